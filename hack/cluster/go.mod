@@ -1,0 +1,10 @@
+// The local cluster tool is a module of its own so that what it needs never
+// reaches the product's go.mod.
+module github.com/marketplane/marketplane/hack/cluster
+
+go 1.26.0
+
+require (
+	github.com/google/go-cmp v0.7.0 // indirect
+	github.com/google/go-containerregistry v0.21.9 // indirect
+)
