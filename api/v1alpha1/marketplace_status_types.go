@@ -1,0 +1,156 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// MarketplaceStatus is what the operator observed.
+type MarketplaceStatus struct {
+	// observedGeneration is the generation of the spec that this status is
+	// about.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// installation is the id that the data carries: this Marketplace's UID, or
+	// that of the one whose kept volume it took over. Pinned once set.
+	// +optional
+	// +kubebuilder:validation:MaxLength=36
+	Installation string `json:"installation,omitempty"`
+	// version is the operator's version that rendered the objects.
+	// +optional
+	Version string `json:"version,omitempty"`
+	// conditions by type; see the constants for their meanings.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// messaging is the state of the messaging tier.
+	// +optional
+	Messaging *MessagingStatus `json:"messaging,omitempty"`
+	// keys are the signing keys.
+	// +optional
+	Keys *KeysStatus `json:"keys,omitempty"`
+	// endpoints are the services' in-cluster URLs.
+	// +optional
+	Endpoints *EndpointsStatus `json:"endpoints,omitempty"`
+}
+
+// MessagingStatus is the state of the messaging tier.
+type MessagingStatus struct {
+	// replicas is how many messaging pods exist, terminating ones not counted.
+	Replicas int32 `json:"replicas"`
+	// targetReplicas is how many are wanted: spec.messaging.replicas, or the
+	// autoscaler's decision.
+	// +optional
+	TargetReplicas int32 `json:"targetReplicas,omitempty"`
+	// selector finds the messaging pods, as text; for the scale subresource.
+	// +optional
+	Selector string `json:"selector,omitempty"`
+	// connections over all messaging pods. Written when they changed by a
+	// tenth or more, and else at most every 30 seconds.
+	// +optional
+	Connections *ConnectionsStatus `json:"connections,omitempty"`
+	// scalingReason says why targetReplicas is what it is.
+	// +optional
+	ScalingReason string `json:"scalingReason,omitempty"`
+}
+
+// ConnectionsStatus counts the connections of all messaging pods.
+type ConnectionsStatus struct {
+	// live ones are authenticated and have not been told to move.
+	Live int32 `json:"live"`
+	// draining ones have been told to move, or are on a pod that stops.
+	Draining int32 `json:"draining"`
+	// pending ones are not authenticated yet.
+	Pending int32 `json:"pending"`
+	// unknownPods is how many running pods did not tell their connections.
+	// +optional
+	UnknownPods int32 `json:"unknownPods,omitempty"`
+	// observedAt is when they were counted.
+	ObservedAt metav1.Time `json:"observedAt"`
+}
+
+// KeysStatus are the signing keys.
+type KeysStatus struct {
+	// active is the id of the key that signs.
+	// +optional
+	Active string `json:"active,omitempty"`
+	// published are the ids of all keys that tokens are verified with.
+	// +optional
+	// +listType=atomic
+	Published []string `json:"published,omitempty"`
+}
+
+// EndpointsStatus are the services' in-cluster URLs.
+type EndpointsStatus struct {
+	// auth is the base URL of the auth service.
+	// +optional
+	Auth string `json:"auth,omitempty"`
+	// tasks is the base URL of the tasks service.
+	// +optional
+	Tasks string `json:"tasks,omitempty"`
+	// messaging is the base URL of the messaging service.
+	// +optional
+	Messaging string `json:"messaging,omitempty"`
+}
+
+// Condition types. Ready, Reconciling and Stalled follow kstatus. All but
+// Reconciling and Stalled are positive: True is good.
+const (
+	// ConditionReady is True when every part is up as the spec asks.
+	// Positive polarity.
+	ConditionReady = "Ready"
+	// ConditionReconciling is True while the operator works towards the spec
+	// or waits for something that should come by itself. It is absent
+	// otherwise. Negative polarity.
+	ConditionReconciling = "Reconciling"
+	// ConditionStalled is True when nothing will change until someone acts; the
+	// message says what to do. It is absent otherwise. Negative polarity.
+	ConditionStalled = "Stalled"
+	// ConditionDatabaseReady is True when the database takes connections.
+	// Positive polarity.
+	ConditionDatabaseReady = "DatabaseReady"
+	// ConditionSchemaCurrent is True when the migrations of this release have
+	// run. Positive polarity.
+	ConditionSchemaCurrent = "SchemaCurrent"
+	// ConditionBusReady is True when all bus servers are ready. Without them
+	// writes are still taken, and delivery slows down. Positive polarity.
+	ConditionBusReady = "BusReady"
+	// ConditionAuthAvailable is True when auth runs as the spec asks. Positive
+	// polarity.
+	ConditionAuthAvailable = "AuthAvailable"
+	// ConditionTasksAvailable is True when tasks runs as the spec asks.
+	// Positive polarity.
+	ConditionTasksAvailable = "TasksAvailable"
+	// ConditionMessagingAvailable is True when messaging runs with as many pods
+	// as are wanted. Positive polarity.
+	ConditionMessagingAvailable = "MessagingAvailable"
+	// ConditionKeysCurrent is True when a signing key is active and its public
+	// half is published. Positive polarity.
+	ConditionKeysCurrent = "KeysCurrent"
+)
+
+// Condition reasons.
+const (
+	// ReasonReady: the part is up as the spec asks.
+	ReasonReady = "Ready"
+	// ReasonPaused: spec.paused is set, nothing is changed.
+	ReasonPaused = "Paused"
+	// ReasonProgressing: what was applied is not up yet.
+	ReasonProgressing = "Progressing"
+	// ReasonWaiting: another part must be up first; the message names it.
+	ReasonWaiting = "Waiting"
+	// ReasonPodFailing: a pod fails; the message holds its last words.
+	ReasonPodFailing = "PodFailing"
+	// ReasonMigrating: the migration Job runs.
+	ReasonMigrating = "Migrating"
+	// ReasonMigrationFailed: the migration Job gave up.
+	ReasonMigrationFailed = "MigrationFailed"
+	// ReasonNameTaken: an object of a needed name belongs to someone else.
+	ReasonNameTaken = "NameTaken"
+	// ReasonRefused: the API server refuses an object; the message says why.
+	ReasonRefused = "Refused"
+	// ReasonSecretInvalid: a Secret that the operator made was damaged.
+	ReasonSecretInvalid = "SecretInvalid"
+	// ReasonApplyFailed: a request failed and is tried again.
+	ReasonApplyFailed = "ApplyFailed"
+)

@@ -1,0 +1,299 @@
+package v1alpha1
+
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Marketplace is the back end of one two-sided task marketplace: auth, tasks
+// and messaging, with the database and the bus that they share. An empty spec
+// runs.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:subresource:scale:specpath=.spec.messaging.replicas,statuspath=.status.messaging.replicas,selectorpath=.status.messaging.selector
+// +kubebuilder:resource:path=marketplaces,shortName=mkt,categories=all
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether every part is up as the spec asks"
+// +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="Why it is ready, or is not"
+// +kubebuilder:printcolumn:name="Connections",type=integer,JSONPath=`.status.messaging.connections.live`,description="Authenticated connections to messaging"
+// +kubebuilder:printcolumn:name="Replicas",type=integer,JSONPath=`.status.messaging.replicas`,description="Messaging pods"
+// +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.version`,description="The operator's version that rendered it"
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')",message="the name begins the names of Services: use at most 40 characters of a-z, 0-9 and '-', starting with a letter and ending with a letter or a digit"
+type Marketplace struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec is what is wanted.
+	// +optional
+	// +kubebuilder:default={}
+	Spec MarketplaceSpec `json:"spec,omitzero"`
+	// status is what the operator observed. Only the operator writes it.
+	// +optional
+	Status MarketplaceStatus `json:"status,omitzero"`
+}
+
+// MarketplaceList is a list of Marketplaces.
+//
+// +kubebuilder:object:root=true
+type MarketplaceList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []Marketplace `json:"items"`
+}
+
+// MarketplaceSpec is what is wanted. Every field has a default.
+type MarketplaceSpec struct {
+	// database is where the services keep their data.
+	// +optional
+	// +kubebuilder:default={}
+	Database DatabaseSpec `json:"database,omitzero"`
+	// bus carries wake-ups and live events between pods. It holds nothing.
+	// +optional
+	// +kubebuilder:default={}
+	Bus BusSpec `json:"bus,omitzero"`
+	// auth signs users in and issues tokens.
+	// +optional
+	// +kubebuilder:default={}
+	Auth AuthSpec `json:"auth,omitzero"`
+	// tasks posts, assigns and tracks chores.
+	// +optional
+	// +kubebuilder:default={}
+	Tasks TasksSpec `json:"tasks,omitzero"`
+	// messaging holds the clients' WebSocket connections.
+	// +optional
+	// +kubebuilder:default={}
+	Messaging MessagingSpec `json:"messaging,omitzero"`
+	// paused stops the operator from changing anything for this Marketplace;
+	// what runs goes on running, at the size that it has.
+	// +optional
+	Paused bool `json:"paused,omitempty"`
+}
+
+// DatabaseSpec is where the services keep their data.
+//
+// +kubebuilder:validation:XValidation:rule="quantity(has(self.embedded) ? string(self.embedded.storage.size) : '5Gi').compareTo(quantity(has(oldSelf.embedded) ? string(oldSelf.embedded.storage.size) : '5Gi')) >= 0",message="embedded.storage.size can only grow (it is 5Gi where it is not set): a volume cannot shrink; to use a smaller one, make another Marketplace",fieldPath=".embedded"
+// +kubebuilder:validation:XValidation:rule="(has(self.embedded) && has(self.embedded.storage.className) ? self.embedded.storage.className : '') == (has(oldSelf.embedded) && has(oldSelf.embedded.storage.className) ? oldSelf.embedded.storage.className : '')",message="embedded.storage.className cannot be changed: the data stays on the volume that was made first; to use another class, make another Marketplace",fieldPath=".embedded"
+type DatabaseSpec struct {
+	// embedded is one PostgreSQL that the operator runs, for evaluation. It is
+	// what a Marketplace gets that names nothing else.
+	// +optional
+	Embedded *EmbeddedDatabase `json:"embedded,omitempty"`
+}
+
+// EmbeddedDatabase is one PostgreSQL server on one volume. It survives
+// restarts and rescheduling, not the loss of its volume.
+type EmbeddedDatabase struct {
+	// storage is the server's volume.
+	// +optional
+	// +kubebuilder:default={}
+	Storage StorageSpec `json:"storage,omitzero"`
+	// image is an image with PostgreSQL's server binaries under
+	// /usr/lib/postgresql/MAJOR/bin and a user of id 999, as the official
+	// images have. Default: the operator's --postgres-image. A volume can be
+	// read only by the major version that made it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:Pattern=`^\S*$`
+	Image string `json:"image,omitempty"`
+	// resources of the server's container.
+	// +optional
+	Resources *Resources `json:"resources,omitempty"`
+}
+
+// StorageSpec is a volume.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.size) || quantity(string(self.size)).compareTo(quantity('1Gi')) >= 0",message="storage.size must be 1Gi or more: PostgreSQL needs room for its write-ahead log",fieldPath=".size"
+type StorageSpec struct {
+	// size of the volume, 1Gi or more. It can grow later where the storage
+	// class allows that, and never shrink.
+	// +optional
+	// +kubebuilder:default="5Gi"
+	Size resource.Quantity `json:"size,omitzero"`
+	// className of the storage class. Default: the cluster's own default. It
+	// cannot be changed.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	ClassName string `json:"className,omitempty"`
+	// deletionPolicy says what becomes of the volume when the Marketplace is
+	// deleted. Retain keeps it, and a new Marketplace of the same name finds
+	// its data again. Delete deletes it with everything in it.
+	// +optional
+	// +kubebuilder:default=Retain
+	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
+}
+
+// DeletionPolicy says what becomes of data when its Marketplace is deleted.
+//
+// +kubebuilder:validation:Enum=Retain;Delete
+type DeletionPolicy string
+
+const (
+	// DeletionRetain keeps the volume.
+	DeletionRetain DeletionPolicy = "Retain"
+	// DeletionDelete deletes the volume with its Marketplace.
+	DeletionDelete DeletionPolicy = "Delete"
+)
+
+// BusSpec is what carries events between pods.
+type BusSpec struct {
+	// embedded is a NATS that the operator runs. It is what a Marketplace gets
+	// that names nothing else.
+	// +optional
+	Embedded *EmbeddedBus `json:"embedded,omitempty"`
+}
+
+// EmbeddedBus is one NATS server, or a cluster of three, without a volume.
+type EmbeddedBus struct {
+	// replicas is 1, or 3 for a cluster that goes on while one is away.
+	// +optional
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:XValidation:rule="self in [1, 3]",message="bus.embedded.replicas must be 1 (one server) or 3 (a cluster)"
+	Replicas int32 `json:"replicas,omitempty"`
+	// resources of each server's container.
+	// +optional
+	Resources *Resources `json:"resources,omitempty"`
+}
+
+// AuthSpec is the auth service.
+type AuthSpec struct {
+	// replicas is how many pods run.
+	// +optional
+	// +kubebuilder:default=2
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100
+	Replicas *int32 `json:"replicas,omitempty"`
+	// resources of each pod's container.
+	// +optional
+	Resources *Resources `json:"resources,omitempty"`
+	// issuer stands as "iss" in every access token: a URL without query and
+	// fragment. Default: the in-cluster URL of the auth Service. A change
+	// invalidates the access tokens that are out.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="isURL(self) && url(self).getScheme() in ['http', 'https'] && !self.contains('?') && !self.contains('#')",message="auth.issuer must be an http or https URL without query and fragment, such as https://auth.example.com"
+	Issuer string `json:"issuer,omitempty"`
+}
+
+// TasksSpec is the tasks service.
+type TasksSpec struct {
+	// replicas is how many pods run.
+	// +optional
+	// +kubebuilder:default=2
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100
+	Replicas *int32 `json:"replicas,omitempty"`
+	// resources of each pod's container.
+	// +optional
+	Resources *Resources `json:"resources,omitempty"`
+}
+
+// MessagingSpec is the messaging service.
+type MessagingSpec struct {
+	// replicas is how many pods run. It is ignored while autoscaling is set.
+	// The scale subresource (kubectl scale, an HPA, KEDA) maps to it.
+	// +optional
+	// +kubebuilder:default=2
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	Replicas *int32 `json:"replicas,omitempty"`
+	// autoscaling lets the operator choose the number of pods by their
+	// connections. Default: replicas counts.
+	// +optional
+	Autoscaling *AutoscalingSpec `json:"autoscaling,omitempty"`
+	// drain says how a pod that must go gives up its connections.
+	// +optional
+	// +kubebuilder:default={}
+	Drain DrainSpec `json:"drain,omitzero"`
+	// allowedOrigins are the origins that browsers may connect from beside the
+	// service's own host, such as https://app.example.com. Default: none.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	AllowedOrigins []Origin `json:"allowedOrigins,omitempty"`
+	// resources of each pod's container.
+	// +optional
+	Resources *Resources `json:"resources,omitempty"`
+}
+
+// Origin is scheme://host[:port] (RFC 6454), without a path.
+//
+// +kubebuilder:validation:MaxLength=270
+// +kubebuilder:validation:XValidation:rule="self.matches('^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\\\\[[0-9A-Fa-f:.]+\\\\])(:[0-9]{1,5})?$')",message="an allowed origin must be scheme://host or scheme://host:port with http or https, such as https://app.example.com, without path, user or wildcard"
+type Origin string
+
+// AutoscalingSpec lets the operator choose the number of messaging pods:
+// ceil(connections / targetConnections), within the limits.
+//
+// +kubebuilder:validation:XValidation:rule="self.maxReplicas >= self.minReplicas",message="autoscaling.maxReplicas must not be less than autoscaling.minReplicas (1 where it is not set): raise maxReplicas or lower minReplicas",fieldPath=".maxReplicas"
+type AutoscalingSpec struct {
+	// minReplicas is the least number of pods.
+	// +optional
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	MinReplicas *int32 `json:"minReplicas,omitempty"`
+	// maxReplicas is the largest number of pods.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	MaxReplicas int32 `json:"maxReplicas"`
+	// targetConnections is how many connections one pod should hold. Live,
+	// draining and not yet authenticated ones count.
+	// +optional
+	// +kubebuilder:default=5000
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000
+	TargetConnections *int32 `json:"targetConnections,omitempty"`
+	// scaleDownStabilizationSeconds is how long fewer pods must have sufficed
+	// before any is removed. Scaling up does not wait.
+	// +optional
+	// +kubebuilder:default=300
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=86400
+	ScaleDownStabilizationSeconds *int32 `json:"scaleDownStabilizationSeconds,omitempty"`
+}
+
+// DrainSpec says how a messaging pod that must go gives up its connections.
+// The two times and a short flush make up the pod's termination grace period.
+type DrainSpec struct {
+	// floorSeconds is how long it goes on accepting connections: what
+	// endpoints need to propagate.
+	// +optional
+	// +kubebuilder:default=10
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=300
+	FloorSeconds *int32 `json:"floorSeconds,omitempty"`
+	// windowSeconds is the time over which it then asks its connections, at an
+	// even pace, to move.
+	// +optional
+	// +kubebuilder:default=120
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=3600
+	WindowSeconds *int32 `json:"windowSeconds,omitempty"`
+}
+
+// Resources are what a container asks for and may use. What is not set keeps
+// the operator's default; a request above a default limit raises that limit.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.requests) || !has(self.limits) || !has(self.requests.cpu) || !has(self.limits.cpu) || quantity(string(self.requests.cpu)).compareTo(quantity(string(self.limits.cpu))) <= 0",message="resources.requests.cpu must not exceed resources.limits.cpu: lower the request or raise the limit"
+// +kubebuilder:validation:XValidation:rule="!has(self.requests) || !has(self.limits) || !has(self.requests.memory) || !has(self.limits.memory) || quantity(string(self.requests.memory)).compareTo(quantity(string(self.limits.memory))) <= 0",message="resources.requests.memory must not exceed resources.limits.memory: lower the request or raise the limit"
+type Resources struct {
+	// requests are reserved for the container.
+	// +optional
+	Requests ResourceAmounts `json:"requests,omitzero"`
+	// limits are the most that the container may use.
+	// +optional
+	Limits ResourceAmounts `json:"limits,omitzero"`
+}
+
+// ResourceAmounts are amounts of CPU and memory.
+type ResourceAmounts struct {
+	// cpu in cores, such as 250m.
+	// +optional
+	CPU *resource.Quantity `json:"cpu,omitempty"`
+	// memory in bytes, such as 128Mi.
+	// +optional
+	Memory *resource.Quantity `json:"memory,omitempty"`
+}
