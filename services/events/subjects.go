@@ -1,0 +1,21 @@
+package events
+
+import (
+	"github.com/google/uuid"
+
+	"github.com/marketplane/marketplane/api/contract"
+)
+
+// Subjects names the bus subjects of one installation.
+type Subjects struct{ prefix string }
+
+// SubjectsOf returns an installation's subjects.
+func SubjectsOf(installation string) Subjects {
+	return Subjects{prefix: contract.SubjectPrefix(installation)}
+}
+
+// Wake tells that the event log has something new. Its messages are empty.
+func (s Subjects) Wake() string { return s.prefix + ".events" }
+
+// User carries what is new in a user's stream.
+func (s Subjects) User(id uuid.UUID) string { return s.prefix + ".user." + id.String() }

@@ -1,0 +1,123 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/marketplane/marketplane/api/contract"
+)
+
+// Server is an HTTP server as a Part.
+type Server struct {
+	Name    string
+	Address string
+	Handler http.Handler
+	Log     *slog.Logger
+	// Floor is how long the server goes on accepting after it was told to stop,
+	// so that nothing is refused while the news travels to whoever sends here.
+	Floor time.Duration
+	// Closed, if set, is called once nothing new can arrive, before Stop waits
+	// for what is running.
+	Closed func()
+
+	listener net.Listener
+	server   *http.Server
+	done     chan struct{}
+}
+
+// Part returns the server as a part of group, which it fails if it ends early.
+func (s *Server) Part(group *Group) Part {
+	return Part{
+		Name:  s.Name,
+		Start: func(ctx context.Context) error { return s.start(ctx, group) },
+		Stop:  s.stop,
+	}
+}
+
+// Addr is where the started server listens.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+func (s *Server) start(ctx context.Context, group *Group) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.Address)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", s.Address, err)
+	}
+	s.listener = listener
+	s.server = &http.Server{
+		Handler:           s.Handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       120 * time.Second,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
+	}
+	s.done = make(chan struct{})
+	go func() {
+		defer close(s.done)
+		if err := s.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			group.Fail(fmt.Errorf("%s server: %w", s.Name, err))
+		}
+	}()
+	return nil
+}
+
+func (s *Server) stop(ctx context.Context) error {
+	if s.Floor > 0 {
+		floor := time.NewTimer(s.Floor)
+		defer floor.Stop()
+		select {
+		case <-floor.C:
+		case <-ctx.Done():
+		}
+	}
+	s.server.SetKeepAlivesEnabled(false)
+	// Shutdown closes the listener at once and then waits for requests;
+	// hijacked connections are not its business.
+	shut := make(chan error, 1)
+	go func() { shut <- s.server.Shutdown(ctx) }()
+	<-s.done
+	if s.Closed != nil {
+		s.Closed()
+	}
+	if err := <-shut; err != nil {
+		return errors.Join(err, s.server.Close())
+	}
+	return nil
+}
+
+// Health is what /readyz tells: started, listening, keys loaded; never the
+// state of a database, the bus or the load, since a Service that empties when
+// its database fails turns a delay into an outage.
+type Health struct{ ready atomic.Bool }
+
+// SetReady turns readiness on or off.
+func (h *Health) SetReady(ready bool) { h.ready.Store(ready) }
+
+// InternalHandler serves the probes, the metrics, and what else is given by
+// path.
+func (h *Health) InternalHandler(registry *prometheus.Registry, more map[string]http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+contract.PathLive, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	mux.HandleFunc("GET "+contract.PathReady, func(w http.ResponseWriter, _ *http.Request) {
+		if !h.ready.Load() {
+			http.Error(w, "not ready", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	mux.Handle("GET "+contract.PathMetrics, promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))
+	for path, handler := range more {
+		mux.Handle("GET "+path, handler)
+	}
+	return mux
+}

@@ -1,0 +1,177 @@
+// Package migration prepares a database for an installation: one role and one
+// schema for each service, the shared events schema, and every migration that
+// is not applied yet. It is safe to run again, and at the same time as itself.
+package migration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+
+	"github.com/marketplane/marketplane/api/contract"
+)
+
+// Schema is what one service brings.
+type Schema struct {
+	// Service is a name from contract.Services.
+	Service string
+	// Password is what its role logs in with from now on.
+	Password string
+	// Migrations are goose's .sql files, at the root.
+	Migrations fs.FS
+}
+
+// Plan is everything that Apply does.
+type Plan struct {
+	Installation string
+	// Events are the migrations of the shared events schema.
+	Events  fs.FS
+	Schemas []Schema
+}
+
+// MinServerVersion is the oldest PostgreSQL that works, as server_version_num.
+const MinServerVersion = 150000
+
+// Apply does the plan. url is of a role that may create roles and schemas.
+func Apply(ctx context.Context, url string, plan Plan, log *slog.Logger) error {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return errors.New("database URL: not a valid postgres:// URL")
+	}
+	config.RuntimeParams["application_name"] = "marketplane-migrate"
+	config.ConnectTimeout = 10 * time.Second
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+
+	if err := checkVersion(ctx, conn); err != nil {
+		return err
+	}
+	// Held by the connection: two runs wait for each other.
+	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", lockID(plan.Installation)); err != nil {
+		return fmt.Errorf("take the migration lock: %w", err)
+	}
+
+	events := contract.EventsSchema(plan.Installation)
+	if err := ensureSchema(ctx, conn, events); err != nil {
+		return err
+	}
+	if err := up(ctx, config, events, plan.Events, log); err != nil {
+		return err
+	}
+	for _, s := range plan.Schemas {
+		role := contract.DatabaseRole(plan.Installation, s.Service)
+		schema := contract.DatabaseSchema(plan.Installation, s.Service)
+		if err := ensureRole(ctx, conn, role, s.Password); err != nil {
+			return err
+		}
+		if err := ensureSchema(ctx, conn, schema); err != nil {
+			return err
+		}
+		if err := grant(ctx, conn, role, schema, events); err != nil {
+			return err
+		}
+		if err := up(ctx, config, schema, s.Migrations, log); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkVersion(ctx context.Context, conn *pgx.Conn) error {
+	var number int
+	var name string
+	if err := conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int, current_setting('server_version')").Scan(&number, &name); err != nil {
+		return fmt.Errorf("ask for the server's version: %w", err)
+	}
+	if number < MinServerVersion {
+		return fmt.Errorf("PostgreSQL %s is too old: %d or newer is needed", name, MinServerVersion/10000)
+	}
+	return nil
+}
+
+func ensureRole(ctx context.Context, conn *pgx.Conn, role, password string) error {
+	// Roles can't be made "if not exists"; the migration lock keeps this safe.
+	var exists bool
+	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role).Scan(&exists); err != nil {
+		return fmt.Errorf("look for role %s: %w", role, err)
+	}
+	verb := "CREATE"
+	if exists {
+		verb = "ALTER"
+	}
+	// Role statements take no parameters. The server quotes the literal, and
+	// logs of failed statements must not hold it: see log_min_error_statement.
+	var statement string
+	if err := conn.QueryRow(ctx,
+		"SELECT format('%s ROLE %I LOGIN NOINHERIT PASSWORD %L', $1::text, $2::text, $3::text)", verb, role, password,
+	).Scan(&statement); err != nil {
+		return fmt.Errorf("prepare role %s: %w", role, err)
+	}
+	if _, err := conn.Exec(ctx, statement); err != nil {
+		return fmt.Errorf("%s role %s: %w", verb, role, err)
+	}
+	return nil
+}
+
+func ensureSchema(ctx context.Context, conn *pgx.Conn, schema string) error {
+	if _, err := conn.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+quote(schema)); err != nil {
+		return fmt.Errorf("create schema %s: %w", schema, err)
+	}
+	return nil
+}
+
+// grant lets a role use its own schema's tables, not change their shape, and
+// write and read the shared events.
+func grant(ctx context.Context, conn *pgx.Conn, role, schema, events string) error {
+	r, s, e := quote(role), quote(schema), quote(events)
+	for _, statement := range []string{
+		"GRANT USAGE ON SCHEMA " + s + ", " + e + " TO " + r,
+		"ALTER DEFAULT PRIVILEGES IN SCHEMA " + s + " GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO " + r,
+		"ALTER DEFAULT PRIVILEGES IN SCHEMA " + s + " GRANT USAGE ON SEQUENCES TO " + r,
+		"GRANT SELECT, INSERT ON " + e + ".events TO " + r,
+		"GRANT SELECT, INSERT, UPDATE ON " + e + ".consumers TO " + r,
+	} {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			return fmt.Errorf("grant to role %s: %w", role, err)
+		}
+	}
+	return nil
+}
+
+func up(ctx context.Context, config *pgx.ConnConfig, schema string, migrations fs.FS, log *slog.Logger) error {
+	config = config.Copy()
+	config.RuntimeParams["search_path"] = quote(schema)
+	db := stdlib.OpenDB(*config)
+	defer func() { _ = db.Close() }()
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations)
+	if err != nil {
+		return fmt.Errorf("read the migrations of %s: %w", schema, err)
+	}
+	results, err := provider.Up(ctx)
+	for _, r := range results {
+		log.Info("migration applied", "schema", schema, "file", r.Source.Path, "duration_ms", r.Duration.Milliseconds())
+	}
+	if err != nil {
+		return fmt.Errorf("migrate %s: %w", schema, err)
+	}
+	return nil
+}
+
+func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
+
+func lockID(installation string) int64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte("marketplane-migrate/" + installation)) // a hash never fails
+	return int64(h.Sum64())                                       //nolint:gosec // G115: any 64 bits do
+}

@@ -1,0 +1,121 @@
+// Package postgres opens connection pools the way the services want them, and
+// tells which database errors mean "try again" or "exists already".
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/marketplane/marketplane/services/internal/fault"
+)
+
+// Options are what a pool needs.
+type Options struct {
+	// URL is a postgres:// URL of the service's own role.
+	URL string
+	// SearchPath is the schemas that names without one are looked up in.
+	SearchPath []string
+	// MaxConns bounds the pool; 0 means 10.
+	MaxConns int32
+	// Application names the process in pg_stat_activity.
+	Application string
+}
+
+// StatementTimeout bounds every statement of a service, in PostgreSQL itself,
+// so that it holds when the client is gone too.
+const StatementTimeout = 10 * time.Second
+
+// Open makes a pool. It connects lazily: a database that is down delays the
+// first query, not the start. An unreadable URL is an error that does not
+// quote it.
+func Open(ctx context.Context, options Options) (*pgxpool.Pool, error) {
+	config, err := pgxpool.ParseConfig(options.URL)
+	if err != nil {
+		return nil, errors.New("database URL: not a valid postgres:// URL")
+	}
+	config.MaxConns = 10
+	if options.MaxConns > 0 {
+		config.MaxConns = options.MaxConns
+	}
+	config.MaxConnIdleTime = 5 * time.Minute
+	config.MaxConnLifetime = time.Hour
+	config.MaxConnLifetimeJitter = 10 * time.Minute
+	config.ConnConfig.ConnectTimeout = 5 * time.Second
+	params := config.ConnConfig.RuntimeParams
+	params["application_name"] = options.Application
+	params["statement_timeout"] = milliseconds(StatementTimeout)
+	params["idle_in_transaction_session_timeout"] = milliseconds(StatementTimeout)
+	params["timezone"] = "UTC"
+	if len(options.SearchPath) > 0 {
+		path := ""
+		for i, schema := range options.SearchPath {
+			if i > 0 {
+				path += ","
+			}
+			path += pgx.Identifier{schema}.Sanitize()
+		}
+		params["search_path"] = path
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("open database pool: %w", err)
+	}
+	return pool, nil
+}
+
+func milliseconds(d time.Duration) string { return fmt.Sprintf("%d", d.Milliseconds()) }
+
+// InTx runs f in one read-committed transaction and commits it if f returns
+// nil. Errors come back through Classify.
+func InTx(ctx context.Context, pool *pgxpool.Pool, f func(tx pgx.Tx) error) error {
+	return Classify(pgx.BeginFunc(ctx, pool, f))
+}
+
+// Classify turns an error that a later try may cure (the database is away,
+// full, restarting, or broke a deadlock) into a fault of kind Unavailable, and
+// leaves every other as it is.
+func Classify(err error) error {
+	if err == nil || isFault(err) || !isTemporary(err) {
+		return err
+	}
+	return fault.New(fault.Unavailable, "database_unavailable",
+		"The service can't reach its data right now. Try again in a moment.").After(time.Second).Because(err)
+}
+
+func isFault(err error) bool {
+	var f *fault.Error
+	return errors.As(err, &f)
+}
+
+// isTemporary follows PostgreSQL's error classes (appendix A of its manual).
+func isTemporary(err error) bool {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		switch pg.Code[:2] {
+		case "08", // connection exception
+			"53", // insufficient resources
+			"57", // operator intervention, statement timeout among it
+			"40": // transaction rollback
+			return true
+		}
+		return pg.Code == "55P03" // lock not available
+	}
+	var connect *pgconn.ConnectError
+	var network net.Error
+	return errors.As(err, &connect) || errors.As(err, &network) || pgconn.SafeToRetry(err) ||
+		errors.Is(err, context.DeadlineExceeded)
+}
+
+// IsUniqueViolation says whether err is a duplicate of the named constraint or
+// index.
+func IsUniqueViolation(err error, constraint string) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "23505" && pg.ConstraintName == constraint
+}

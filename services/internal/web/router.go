@@ -1,0 +1,117 @@
+// Package web is the HTTP plumbing of the services: a router with request ids,
+// logs, metrics and bounds; typed operations that are read strictly, and
+// problems (RFC 9457) for every refusal. It knows nothing of any domain.
+package web
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/services/internal/fault"
+	"github.com/marketplane/marketplane/services/internal/telemetry"
+)
+
+// HeaderRequestID carries the request id both ways.
+const HeaderRequestID = "X-Request-Id"
+
+// A client's own request id is taken if it is short and plain; it ends in logs.
+var requestIDPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// Options are what a router needs.
+type Options struct {
+	Log      *slog.Logger
+	Registry prometheus.Registerer
+	// Instance is told in every answer's contract.HeaderInstance.
+	Instance string
+}
+
+// NewRouter has the middleware that every public port has, in order: request
+// id, instance, log and metrics, recovery from panics.
+func NewRouter(options Options) chi.Router {
+	requests := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "marketplane_http_request_duration_seconds",
+		Help:    "Time from the request's headers to the end of the answer, by route pattern, method and status.",
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+	}, []string{"route", "method", "status"})
+	options.Registry.MustRegister(requests)
+
+	r := chi.NewRouter()
+	r.Use(identify(options.Instance), observe(options.Log, requests), recoverPanics(options.Log))
+	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, newProblem(r.Context(), http.StatusNotFound, "no_such_route", "Nothing is served at this path."))
+	})
+	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, newProblem(r.Context(), http.StatusMethodNotAllowed, "method_not_allowed",
+			"This path does not take this method; see the Allow header."))
+	})
+	return r
+}
+
+func identify(instance string) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			id := r.Header.Get(HeaderRequestID)
+			if !requestIDPattern.MatchString(id) {
+				id = uuid.Must(uuid.NewV7()).String()
+			}
+			w.Header().Set(HeaderRequestID, id)
+			w.Header().Set(contract.HeaderInstance, instance)
+			next.ServeHTTP(w, r.WithContext(telemetry.WithRequestID(r.Context(), id)))
+		})
+	}
+}
+
+func observe(log *slog.Logger, requests *prometheus.HistogramVec) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			start := time.Now()
+			ww := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
+			defer func() {
+				status := ww.Status()
+				if status == 0 {
+					status = http.StatusOK
+				}
+				route := chi.RouteContext(r.Context()).RoutePattern()
+				if route == "" {
+					route = "none" // paths that nobody serves must not become label values
+				}
+				took := time.Since(start)
+				requests.WithLabelValues(route, r.Method, strconv.Itoa(status)).Observe(took.Seconds())
+				log.InfoContext(r.Context(), "request",
+					"method", r.Method, "route", route, "status", status,
+					"bytes", ww.BytesWritten(), "duration_ms", float64(took.Microseconds())/1000)
+			}()
+			next.ServeHTTP(ww, r)
+		})
+	}
+}
+
+func recoverPanics(log *slog.Logger) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			defer func() {
+				v := recover()
+				if v == nil {
+					return
+				}
+				if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+					panic(v) // net/http's own way to cut an answer short
+				}
+				log.ErrorContext(r.Context(), "panic in a handler", "panic", v, "stack", string(debug.Stack()))
+				WriteProblem(w, r, log, fault.From(errors.New("panic in a handler")))
+			}()
+			next.ServeHTTP(w, r)
+		})
+	}
+}
