@@ -101,9 +101,9 @@ type Health struct{ ready atomic.Bool }
 // SetReady turns readiness on or off.
 func (h *Health) SetReady(ready bool) { h.ready.Store(ready) }
 
-// InternalHandler serves the probes, the metrics, and what else is given by
-// path.
-func (h *Health) InternalHandler(registry *prometheus.Registry, more map[string]http.Handler) http.Handler {
+// InternalMux serves the probes and the metrics; services add what else they
+// tell on the internal port.
+func (h *Health) InternalMux(registry *prometheus.Registry) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+contract.PathLive, func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte("ok\n"))
@@ -116,8 +116,5 @@ func (h *Health) InternalHandler(registry *prometheus.Registry, more map[string]
 		_, _ = w.Write([]byte("ok\n"))
 	})
 	mux.Handle("GET "+contract.PathMetrics, promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))
-	for path, handler := range more {
-		mux.Handle("GET "+path, handler)
-	}
 	return mux
 }

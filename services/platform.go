@@ -1,0 +1,277 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/services/events"
+	"github.com/marketplane/marketplane/services/internal/bus"
+	"github.com/marketplane/marketplane/services/internal/env"
+	"github.com/marketplane/marketplane/services/internal/eventlog"
+	"github.com/marketplane/marketplane/services/internal/identity"
+	"github.com/marketplane/marketplane/services/internal/lifecycle"
+	"github.com/marketplane/marketplane/services/internal/postgres"
+	"github.com/marketplane/marketplane/services/internal/telemetry"
+	"github.com/marketplane/marketplane/services/internal/web"
+)
+
+// processConfig is what every service process reads.
+type processConfig struct {
+	installation   string
+	instance       string
+	listen         string
+	internalListen string
+	logLevel       string
+	issuer         string
+	busURLs        []string
+	busToken       string
+	drain          contract.Drain
+}
+
+// serviceConfig is what a process of one service reads beside it.
+type serviceConfig struct {
+	processConfig
+	databaseURL string
+	jwksFile    string
+}
+
+func readProcess(source *env.Source) processConfig {
+	hostname, _ := os.Hostname() // a fallback; an empty name is a name too
+	return processConfig{
+		installation:   source.Required(contract.EnvInstallation),
+		instance:       source.String(contract.EnvInstance, hostname),
+		listen:         source.Address(contract.EnvListen, fmt.Sprintf(":%d", contract.PublicPort)),
+		internalListen: source.Address(contract.EnvInternalListen, fmt.Sprintf(":%d", contract.InternalPort)),
+		logLevel:       source.String(contract.EnvLogLevel, "info"),
+	}
+}
+
+func readService(source *env.Source) serviceConfig {
+	config := serviceConfig{
+		processConfig: readProcess(source),
+		databaseURL:   source.Secret(contract.EnvDatabaseURLFile),
+		jwksFile:      source.File(contract.EnvJWKSFile),
+	}
+	config.issuer = source.Required(contract.EnvIssuer)
+	config.busURLs = source.List(contract.EnvBusURL)
+	if len(config.busURLs) == 0 {
+		source.Fail(contract.EnvBusURL, fmt.Errorf("must be set"))
+	}
+	config.busToken = source.Secret(contract.EnvBusTokenFile)
+	config.drain = contract.Drain{
+		Floor:  source.Duration(contract.EnvDrainFloor, 10*time.Second, 0, 10*time.Minute),
+		Window: source.Duration(contract.EnvDrainWindow, 120*time.Second, 0, time.Hour),
+	}
+	return config
+}
+
+// process is what the services in one process share: its log, its metrics, its
+// parts, its public router.
+type process struct {
+	config   processConfig
+	log      *slog.Logger
+	registry *prometheus.Registry
+	group    *lifecycle.Group
+	health   *lifecycle.Health
+	// router is the public port's, internal the internal one's.
+	router   chi.Router
+	internal *http.ServeMux
+	// onBusReconnect is called after each reconnect to the bus; add to it
+	// before the process runs.
+	onBusReconnect []func()
+}
+
+func newProcess(in invocation, config processConfig, name string) (*process, error) {
+	log, err := telemetry.NewLogger(in.stderr, config.logLevel)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", contract.EnvLogLevel, err)
+	}
+	log = log.With("service", name, "instance", config.instance)
+	registry, health := telemetry.NewRegistry(), &lifecycle.Health{}
+	return &process{
+		config:   config,
+		log:      log,
+		registry: registry,
+		group:    lifecycle.NewGroup(log, config.drain.GracePeriod()),
+		health:   health,
+		router:   web.NewRouter(web.Options{Log: log, Registry: registry, Instance: config.instance}),
+		internal: health.InternalMux(registry),
+	}, nil
+}
+
+// serveInternal adds the internal server: the first part to start and the last
+// to stop, so that probes and load figures are there throughout a drain.
+func (p *process) serveInternal() {
+	server := &lifecycle.Server{Name: "internal", Address: p.config.internalListen, Handler: p.internal, Log: p.log}
+	p.group.Add(server.Part(p.group))
+}
+
+// servePublic adds the public server: the last part to start and the first to
+// stop. It goes on accepting for the drain's floor; then the process is no
+// longer ready.
+func (p *process) servePublic() *lifecycle.Server {
+	server := &lifecycle.Server{
+		Name: "public", Address: p.config.listen, Handler: p.router, Log: p.log,
+		Floor:  p.config.drain.Floor,
+		Closed: func() { p.health.SetReady(false) },
+	}
+	p.group.Add(server.Part(p.group))
+	return server
+}
+
+// platform is what one service stands on.
+type platform struct {
+	*process
+	service  string
+	pool     *pgxpool.Pool
+	bus      *nats.Conn
+	subjects events.Subjects
+	sessions *sessions
+}
+
+// newPlatform opens what a service needs; nothing must answer yet.
+func newPlatform(ctx context.Context, p *process, service, databaseURL string, conn *nats.Conn, s *sessions) (*platform, error) {
+	installation := p.config.installation
+	pool, err := postgres.Open(ctx, postgres.Options{
+		URL:         databaseURL,
+		Application: "marketplane-" + service,
+		SearchPath:  []string{contract.DatabaseSchema(installation, service), contract.EventsSchema(installation)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.group.Add(lifecycle.Part{Name: service + " database", Stop: func(context.Context) error {
+		pool.Close()
+		return nil
+	}})
+	return &platform{
+		process: p, service: service, pool: pool, bus: conn,
+		subjects: events.SubjectsOf(installation), sessions: s,
+	}, nil
+}
+
+// connectBus adds the process's bus connection.
+func (p *process) connectBus() (*nats.Conn, error) {
+	conn, err := bus.Connect(bus.Options{
+		URLs: p.config.busURLs, Token: p.config.busToken, Name: p.config.instance, Log: p.log,
+		Reconnected: func() {
+			for _, hook := range p.onBusReconnect {
+				hook()
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.group.Add(lifecycle.Part{Name: "bus connection", Stop: func(context.Context) error {
+		conn.Close()
+		return nil
+	}})
+	return conn, nil
+}
+
+// wakeReaders tells every reader of the event log that there is something new.
+// It is a hint: when it is lost, readers find out by polling.
+func (p *platform) wakeReaders() {
+	if err := p.bus.Publish(p.subjects.Wake(), nil); err != nil {
+		p.log.Debug("readers not woken", "error", err)
+	}
+}
+
+// consume adds a consumer of the event log to the process.
+func (p *platform) consume(c *eventlog.Consumer) error {
+	wake, err := bus.Wake(p.bus, p.subjects.Wake())
+	if err != nil {
+		return err
+	}
+	c.Pool, c.Wake, c.Log = p.pool, wake, p.log
+	p.group.Go("consumer "+c.Name, c.Run)
+	return nil
+}
+
+// sessions verifies tokens, and hears of sessions that end.
+type sessions struct {
+	*identity.Verifier
+	listeners []func(session uuid.UUID)
+
+	revocations *identity.Revocations
+}
+
+func newSessions(issuer string, keys identity.Keys) *sessions {
+	revocations := identity.NewRevocations(time.Now)
+	return &sessions{
+		Verifier:    identity.NewVerifier(issuer, keys, revocations, time.Now),
+		revocations: revocations,
+	}
+}
+
+// onEnd adds a listener; before the process runs.
+func (s *sessions) onEnd(listener func(session uuid.UUID)) {
+	s.listeners = append(s.listeners, listener)
+}
+
+// followSessions adds the reader that tells this process of ended sessions.
+func (p *platform) followSessions() error {
+	wake, err := bus.Wake(p.bus, p.subjects.Wake())
+	if err != nil {
+		return err
+	}
+	follower := &eventlog.Follower{
+		Types: []string{events.TypeSessionEnded},
+		Pool:  p.pool, Since: time.Now().Add(-identity.Horizon), Wake: wake, Log: p.log,
+		Handle: func(records []events.Record) {
+			for _, r := range records {
+				p.sessions.revocations.Revoke(r.Subject, r.OccurredAt)
+				for _, listener := range p.sessions.listeners {
+					listener(r.Subject)
+				}
+			}
+		},
+	}
+	p.group.Go("session ends", follower.Run)
+	return nil
+}
+
+// runService runs a process of one service, which add puts on its platform.
+func runService(ctx context.Context, in invocation, config serviceConfig, service string, add func(*platform) error) error {
+	p, err := newProcess(in, config.processConfig, service)
+	if err != nil {
+		return err
+	}
+	keys, err := identity.OpenKeyFile(config.jwksFile, p.log)
+	if err != nil {
+		return err
+	}
+	p.serveInternal()
+	p.group.Go("public keys", keys.Run)
+	conn, err := p.connectBus()
+	if err != nil {
+		return err
+	}
+	pf, err := newPlatform(ctx, p, service, config.databaseURL, conn, newSessions(config.issuer, keys))
+	if err != nil {
+		return err
+	}
+	if err := add(pf); err != nil {
+		return err
+	}
+	if err := pf.followSessions(); err != nil {
+		return err
+	}
+	p.servePublic()
+	return p.group.Run(ctx, func() {
+		p.health.SetReady(true)
+		p.log.Info("ready", "listen", config.listen)
+	})
+}
