@@ -1,0 +1,28 @@
+package desired
+
+import (
+	"k8s.io/apimachinery/pkg/util/intstr"
+	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
+
+	"github.com/marketplane/marketplane/api/contract"
+)
+
+// auth signs users in. It alone holds the signing keys, which it reads again
+// when they change.
+func (r renderer) auth() Object {
+	spec := r.m.Spec.Auth
+	return r.deployment(workload{
+		component: contract.ComponentAuth,
+		replicas:  spec.ReplicasOrDefault(),
+		surge:     intstr.FromInt32(1),
+		resources: spec.Resources,
+		// Each password check takes 19 MiB for its time.
+		defaults: amounts{cpu: "100m", memory: "128Mi", memoryLimit: "512Mi"},
+		drain:    requestDrain,
+		env: []*corev1ac.EnvVarApplyConfiguration{
+			env(contract.EnvSigningDir, contract.MountSigning),
+		},
+		volumes: []*corev1ac.VolumeApplyConfiguration{secretVolume("signing", r.names.Signing())},
+		mounts:  []*corev1ac.VolumeMountApplyConfiguration{mountReadOnly("signing", contract.MountSigning)},
+	})
+}

@@ -1,0 +1,90 @@
+// Package desired says which objects a Marketplace consists of. Its builders
+// are pure: the resource and what was observed go in, apply configurations
+// come out. It must not know clients, clocks or what is deployed already,
+// beyond the Inputs.
+package desired
+
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/marketplane/marketplane/api/v1alpha1"
+)
+
+// Inputs are what the objects depend on beside the Marketplace itself.
+type Inputs struct {
+	// Installation is the id that the data carries.
+	Installation string
+	// Image is the image of the services.
+	Image string
+	// PostgresImage is the image of embedded databases that name no other.
+	PostgresImage string
+	// JWKS is the public half of the signing keys.
+	JWKS []byte
+	// Fingerprints of the Secrets' contents by Secret name. Pods that read a
+	// Secret only at their start are replaced when its fingerprint changes.
+	Fingerprints map[string]string
+	// MessagingReplicas is how many messaging pods are wanted.
+	MessagingReplicas int32
+	// Volume is the database's volume as it exists, nil where it does not.
+	Volume *Volume
+}
+
+// Volume is a database volume that exists. A volume cannot shrink or change
+// its class, so what exists bounds what can be wanted.
+type Volume struct {
+	Size      resource.Quantity
+	ClassName *string
+}
+
+// Object is an apply configuration with a name: every generated one is.
+type Object interface {
+	runtime.ApplyConfiguration
+	GetName() *string
+	GetNamespace() *string
+	GetKind() *string
+	GetAPIVersion() *string
+}
+
+// Objects are the parts of a Marketplace, in the order in which they are
+// applied. Secrets are not among them: they are made once and never rendered.
+type Objects struct {
+	// Foundation is what the services need: keys, database, bus.
+	Foundation []Object
+	// Migration is the Job that must succeed before Services may change.
+	Migration Object
+	// Access are the Services and disruption budgets of the services.
+	Access []Object
+	// Workloads are the Deployments of the services.
+	Workloads []Object
+}
+
+// All returns every object in order.
+func (o Objects) All() []Object {
+	var all []Object
+	all = append(all, o.Foundation...)
+	all = append(all, o.Migration)
+	all = append(all, o.Access...)
+	return append(all, o.Workloads...)
+}
+
+// Build returns what the Marketplace consists of.
+func Build(m *v1alpha1.Marketplace, in Inputs) Objects {
+	r := renderer{m: m, in: in, names: NamesOf(m)}
+	o := Objects{
+		Foundation: []Object{r.jwks()},
+		Migration:  r.migration(),
+		Workloads:  []Object{r.auth(), r.tasks(), r.messaging()},
+	}
+	o.Foundation = append(o.Foundation, r.database()...)
+	o.Foundation = append(o.Foundation, r.bus()...)
+	o.Access = append(o.Access, r.serviceAccess()...)
+	return o
+}
+
+// renderer holds what every builder reads.
+type renderer struct {
+	m     *v1alpha1.Marketplace
+	in    Inputs
+	names Names
+}
