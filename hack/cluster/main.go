@@ -47,8 +47,16 @@ type command struct {
 
 func commands() map[string]command {
 	return map[string]command{
-		"build":  {"build every program into the cache ([--only envtest])", build},
-		"assets": {"print the folder of kube-apiserver, etcd and kubectl for envtest, building them if needed", assets},
+		"deps":       {"install, with apt-get, the Debian packages that are missing", plain("deps", deps)},
+		"up":         {"make sure that the cluster runs", plain("up", up)},
+		"down":       {"end the cluster and remove what it put on the machine", plain("down", down)},
+		"status":     {"say what runs and how it is", plain("status", status)},
+		"kubeconfig": {"print the path of the administrator's kubeconfig", plain("kubeconfig", kubeconfig)},
+		"load-image": {"import image archives into every node (ARCHIVE...)", loadImage},
+		// Not for people: up starts it.
+		"provisioner": {"", provision},
+		"build":       {"build every program into the cache ([--only envtest])", build},
+		"assets":      {"print the folder of kube-apiserver, etcd and kubectl for envtest, building them if needed", assets},
 	}
 }
 
@@ -64,7 +72,7 @@ func dispatch(ctx context.Context, args []string, getenv func(string) string, st
 		return fmt.Errorf("no command %q", args[0])
 	}
 	source, err := findSource()
-	if err != nil {
+	if err != nil && args[0] != "provisioner" {
 		return err
 	}
 	cache, err := layout.Cache()

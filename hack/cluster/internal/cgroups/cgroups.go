@@ -19,11 +19,19 @@ var required = []string{"cpu", "cpuacct", "cpuset", "memory", "pids"}
 // requiredV2 is required for version 2, where cpuacct is part of cpu.
 var requiredV2 = []string{"cpu", "cpuset", "memory", "pids"}
 
+// Hierarchy is one mounted control-group file system.
+type Hierarchy struct {
+	// Controllers are those of a version 1 hierarchy; a named one has none.
+	Controllers []string
+	// Version2 says that it is the version 2 hierarchy, which names its
+	// controllers in a file instead.
+	Version2 bool
+}
+
 // Tree is the machine's control-group hierarchies.
 type Tree struct {
-	// Mounts maps each hierarchy's mount point to its controllers. A named
-	// hierarchy without controllers has none.
-	Mounts map[string][]string
+	// Mounts maps each mount point to its hierarchy.
+	Mounts map[string]Hierarchy
 	// Unified says that the controllers are in a version 2 hierarchy.
 	Unified bool
 }
@@ -50,7 +58,7 @@ func parse(mounts, known string) Tree {
 			controllers[fields[0]] = true
 		}
 	}
-	t := Tree{Mounts: map[string][]string{}}
+	t := Tree{Mounts: map[string]Hierarchy{}}
 	v1 := false
 	for line := range strings.Lines(mounts) {
 		fields := strings.Fields(line)
@@ -66,9 +74,9 @@ func parse(mounts, known string) Tree {
 					v1 = true
 				}
 			}
-			t.Mounts[fields[1]] = own
+			t.Mounts[fields[1]] = Hierarchy{Controllers: own}
 		case "cgroup2":
-			t.Mounts[fields[1]] = nil
+			t.Mounts[fields[1]] = Hierarchy{Version2: true}
 		}
 	}
 	t.Unified = !v1
@@ -91,8 +99,8 @@ func (t Tree) Check() error {
 			}
 		}
 	} else {
-		for _, own := range t.Mounts {
-			for _, c := range own {
+		for _, h := range t.Mounts {
+			for _, c := range h.Controllers {
 				have[c] = true
 			}
 		}
@@ -109,10 +117,12 @@ func (t Tree) Check() error {
 	return nil
 }
 
-// Make creates the group in every hierarchy with controllers.
+// Make creates the group in every hierarchy: the kubelet insists on the named
+// ones too. On a machine with both versions, version 2 has no controllers and
+// is left out.
 func (t Tree) Make(name string) error {
-	for mount, own := range t.Mounts {
-		if len(own) == 0 && !t.Unified {
+	for mount, h := range t.Mounts {
+		if h.Version2 && !t.Unified {
 			continue
 		}
 		if t.Unified {
@@ -125,7 +135,7 @@ func (t Tree) Make(name string) error {
 		if err := os.MkdirAll(path, 0o755); err != nil { //nolint:gosec // the control-group file system's usual mode
 			return fmt.Errorf("make control group %s: %w", path, err)
 		}
-		if !slices.Contains(own, "cpuset") {
+		if !slices.Contains(h.Controllers, "cpuset") {
 			continue
 		}
 		// A version 1 cpuset starts empty, and takes no process until it

@@ -1,0 +1,364 @@
+// Package cluster brings the local cluster up and down. It is the one place
+// that knows the order of things; what the things are, other packages say.
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/marketplane/marketplane/hack/cluster/internal/binaries"
+	"github.com/marketplane/marketplane/hack/cluster/internal/cgroups"
+	"github.com/marketplane/marketplane/hack/cluster/internal/component"
+	"github.com/marketplane/marketplane/hack/cluster/internal/host"
+	"github.com/marketplane/marketplane/hack/cluster/internal/kubeapi"
+	"github.com/marketplane/marketplane/hack/cluster/internal/layout"
+	"github.com/marketplane/marketplane/hack/cluster/internal/network"
+	"github.com/marketplane/marketplane/hack/cluster/internal/pki"
+	"github.com/marketplane/marketplane/hack/cluster/internal/process"
+	"github.com/marketplane/marketplane/hack/cluster/internal/run"
+)
+
+// format changes whenever a cluster that an older tool made must be made anew.
+const format = 1
+
+// Cluster is the local cluster of one run folder.
+type Cluster struct {
+	Dir      layout.Dir
+	Builder  binaries.Builder
+	Progress *run.Progress
+}
+
+// readyRecord is what Ready holds: what the running cluster was made of.
+type readyRecord struct {
+	Format     int    `json:"format"`
+	Kubernetes string `json:"kubernetes"`
+	CoreDNS    string `json:"coredns"`
+}
+
+func (c Cluster) processes() process.Manager {
+	return process.Manager{Owner: string(c.Dir), Records: c.Dir.PIDs(), Logs: c.Dir.Logs()}
+}
+
+func (c Cluster) lock(ctx context.Context) (*run.Lock, error) {
+	return run.TakeLock(ctx, c.Dir.Lock(), func() { c.Progress.Say("waiting: another run of this tool works on %s", c.Dir) })
+}
+
+// Up makes sure that the cluster runs and is ready for pods. A healthy one is
+// left as it is; one of which only processes died gets them back; anything
+// else is removed first.
+func (c Cluster) Up(ctx context.Context) error {
+	if err := host.Check(); err != nil {
+		return err
+	}
+	kubernetes, err := c.Builder.Build(ctx, binaries.Kubernetes())
+	if err != nil {
+		return err
+	}
+	coreDNS, err := c.Builder.Build(ctx, binaries.CoreDNS())
+	if err != nil {
+		return err
+	}
+	images, err := c.systemImages(ctx, coreDNS)
+	if err != nil {
+		return err
+	}
+	lock, err := c.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	want := readyRecord{Format: format, Kubernetes: filepath.Base(kubernetes), CoreDNS: filepath.Base(coreDNS)}
+	fresh := !c.complete(want)
+	if fresh {
+		if err := c.prepare(ctx); err != nil {
+			return err
+		}
+	}
+	if err := c.start(ctx, component.Paths{Dir: c.Dir, Kubernetes: kubernetes}, images, fresh); err != nil {
+		return fmt.Errorf("%w\nlogs: %s; to start over: the down command, then up", err, c.Dir.Logs())
+	}
+	if fresh {
+		data, err := json.Marshal(want)
+		if err != nil {
+			return fmt.Errorf("encode readiness: %w", err)
+		}
+		if err := os.WriteFile(c.Dir.Ready(), data, 0o600); err != nil {
+			return fmt.Errorf("record readiness: %w", err)
+		}
+	}
+	c.Progress.Say("the cluster is up; KUBECONFIG=%s", c.Dir.Kubeconfig())
+	return nil
+}
+
+// complete says whether an earlier up finished, with the same programs, and
+// what does not come back by starting processes is still there.
+func (c Cluster) complete(want readyRecord) bool {
+	data, err := os.ReadFile(c.Dir.Ready())
+	if err != nil {
+		return false
+	}
+	var have readyRecord
+	if json.Unmarshal(data, &have) != nil || have != want {
+		return false
+	}
+	return network.Exists() && !c.rebooted()
+}
+
+// rebooted says whether the machine was started anew since etcd was: then
+// control groups and mounts are gone too.
+func (c Cluster) rebooted() bool {
+	rec, err := c.processes().Find("etcd")
+	if err != nil {
+		return true
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return err != nil || rec.Boot != string(boot[:len(boot)-1])
+}
+
+// prepare removes what is left of an earlier cluster and lays out a new one.
+func (c Cluster) prepare(ctx context.Context) error {
+	if err := c.Progress.Step(ctx, "clean what an earlier run left", nil, c.clean); err != nil {
+		return err
+	}
+	if err := host.CheckRanges(); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(c.Dir.Logs()); err != nil {
+		return fmt.Errorf("remove old logs: %w", err)
+	}
+	dirs := []string{c.Dir.State(), c.Dir.Logs(), c.Dir.Config(), c.Dir.Bin(), c.Dir.Volumes()}
+	for _, n := range layout.Nodes() {
+		dirs = append(dirs, c.Dir.Node(n.Name).All()...)
+	}
+	for _, dir := range dirs {
+		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // secrets lie in folders and files of mode 0700 and 0600
+			return fmt.Errorf("make folder: %w", err)
+		}
+	}
+	// etcd wants its folder for itself alone.
+	if err := os.MkdirAll(c.Dir.Etcd(), 0o700); err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	if err := host.Remember(c.Dir); err != nil {
+		return err
+	}
+	if err := pki.WriteCluster(c.Dir, time.Now()); err != nil {
+		return err
+	}
+	if err := copySelf(filepath.Join(c.Dir.Bin(), "cluster")); err != nil {
+		return err
+	}
+	tree, err := cgroups.Detect()
+	if err != nil {
+		return err
+	}
+	for _, n := range layout.Nodes() {
+		if err := tree.Make(n.Namespace); err != nil {
+			return err
+		}
+	}
+	return c.Progress.Step(ctx, "make the nodes' networks", nil, network.Up)
+}
+
+// copySelf keeps a copy of this program: `go run` deletes its own when it
+// ends, and the provisioner goes on.
+func copySelf(to string) error {
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return fmt.Errorf("copy this program: %w", err)
+	}
+	defer func() { _ = self.Close() }()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755) //nolint:gosec // a program
+	if err != nil {
+		return fmt.Errorf("copy this program: %w", err)
+	}
+	if _, err := io.Copy(out, self); err != nil {
+		_ = out.Close()
+		return fmt.Errorf("copy this program: %w", err)
+	}
+	return out.Close()
+}
+
+// start starts every component that does not run and waits until pods can
+// run. Everything in it may be done again to a cluster that runs.
+func (c Cluster) start(ctx context.Context, paths component.Paths, images systemImages, fresh bool) error {
+	files, err := paths.Files()
+	if err != nil {
+		return err
+	}
+	if fresh {
+		for path, data := range files {
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				return fmt.Errorf("write configuration: %w", err)
+			}
+		}
+	}
+	api, err := kubeapi.New(layout.APIServerURL(), c.Dir.PKI())
+	if err != nil {
+		return err
+	}
+	if err := c.startControlPlane(ctx, paths, api); err != nil {
+		return err
+	}
+	if err := c.startNodes(ctx, paths, api, images); err != nil {
+		return err
+	}
+	if err := c.launch(paths.Provisioner()); err != nil {
+		return err
+	}
+	if err := c.Progress.Step(ctx, "apply CoreDNS and the StorageClass", nil, func(ctx context.Context) error {
+		return c.applyAddons(ctx, paths, images)
+	}); err != nil {
+		return err
+	}
+	if err := c.wait(ctx, "both nodes are Ready", time.Minute, func(ctx context.Context) error { return nodesReady(ctx, api) }); err != nil {
+		return err
+	}
+	return c.wait(ctx, "CoreDNS is available", time.Minute, func(ctx context.Context) error { return coreDNSAvailable(ctx, api) })
+}
+
+func (c Cluster) startControlPlane(ctx context.Context, paths component.Paths, api *kubeapi.Client) error {
+	components := []component.Component{paths.Etcd(), paths.APIServer()}
+	for _, n := range layout.Nodes() {
+		// The runtimes come up while the API server does.
+		components = append(components, paths.Containerd(n))
+	}
+	if err := c.launch(components...); err != nil {
+		return err
+	}
+	if err := c.wait(ctx, "kube-apiserver is ready", time.Minute, api.Healthy); err != nil {
+		return err
+	}
+	return c.launch(paths.ControllerManager(), paths.Scheduler())
+}
+
+func (c Cluster) startNodes(ctx context.Context, paths component.Paths, api *kubeapi.Client, images systemImages) error {
+	for _, n := range layout.Nodes() {
+		if err := registerNode(ctx, api, n); err != nil {
+			return err
+		}
+		if err := c.wait(ctx, "containerd of "+n.Name+" answers", 30*time.Second, func(ctx context.Context) error {
+			return run.Quiet(ctx, "ctr", "--address", c.Dir.Node(n.Name).Socket(), "version")
+		}); err != nil {
+			return err
+		}
+	}
+	if err := c.load(ctx, []string{images.Pause, images.CoreDNS}); err != nil {
+		return err
+	}
+	for _, n := range layout.Nodes() {
+		if err := c.launch(paths.Kubelet(n), paths.KubeProxy(n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// applyAddons applies what runs in the cluster.
+func (c Cluster) applyAddons(ctx context.Context, paths component.Paths, images systemImages) error {
+	manifest, err := component.Addons(images.CoreDNSName)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(c.Dir.Config(), "addons.yaml")
+	if err := os.WriteFile(path, []byte(manifest), 0o600); err != nil {
+		return fmt.Errorf("write addons: %w", err)
+	}
+	return run.Quiet(ctx, filepath.Join(paths.Kubernetes, "kubectl"), "--kubeconfig", c.Dir.Kubeconfig(),
+		"apply", "--server-side", "--force-conflicts", "--field-manager=marketplane-cluster", "-f", path)
+}
+
+// launch starts components that do not run yet.
+func (c Cluster) launch(components ...component.Component) error {
+	for _, comp := range components {
+		if _, err := c.processes().Start(comp.Name, comp.Args); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wait asks again until ready returns nil. It gives up early, with the end of
+// its log, when a component ended.
+func (c Cluster) wait(ctx context.Context, what string, limit time.Duration, ready func(context.Context) error) error {
+	return c.Progress.Step(ctx, what, nil, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			err := ready(ctx)
+			if err == nil {
+				return nil
+			}
+			if dead := c.dead(); dead != nil {
+				return fmt.Errorf("%s ended; its log %s ends so:\n%s", dead.Name, dead.Log, dead.LogTail(15))
+			}
+			select {
+			case <-ctx.Done():
+				return errors.Join(ctx.Err(), err)
+			case <-tick.C:
+			}
+		}
+	})
+}
+
+// dead returns the record of a component that was started and does not run.
+func (c Cluster) dead() *process.Record {
+	for _, name := range Components() {
+		if rec, err := c.processes().Find(name); err == nil && !rec.Alive() {
+			return &rec
+		}
+	}
+	return nil
+}
+
+// Components returns the names of all components, in the order of their start.
+func Components() []string {
+	names := []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+	for _, n := range layout.Nodes() {
+		names = append(names, "containerd-"+n.Name, "kubelet-"+n.Name, "kube-proxy-"+n.Name)
+	}
+	return append(names, "provisioner")
+}
+
+// registerNode makes the Node object before its kubelet does, with the pod
+// range that its network was made for.
+func registerNode(ctx context.Context, api *kubeapi.Client, n layout.Node) error {
+	type object map[string]any
+	err := api.Create(ctx, "/api/v1/nodes", object{
+		"apiVersion": "v1", "kind": "Node",
+		"metadata": object{"name": n.Name, "labels": map[string]string{
+			"topology.kubernetes.io/zone": n.Zone, "kubernetes.io/hostname": n.Name,
+			"kubernetes.io/os": "linux",
+		}},
+		"spec": object{"podCIDR": n.PodCIDR, "podCIDRs": []string{n.PodCIDR}},
+	})
+	if err != nil && !kubeapi.IsStatus(err, 409) {
+		return fmt.Errorf("register %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// Kubectl returns the path of kubectl, building it if needed.
+func (c Cluster) Kubectl(ctx context.Context) (string, error) {
+	dir, err := c.Builder.Build(ctx, binaries.Kubernetes().Only("kubectl"))
+	return filepath.Join(dir, "kubectl"), err
+}
+
+// ErrNotUp says that no cluster is there.
+var ErrNotUp = errors.New("no cluster is up")
+
+// Kubeconfig returns the path of the administrator's kubeconfig.
+func (c Cluster) Kubeconfig() (string, error) {
+	if _, err := os.Stat(c.Dir.Ready()); err != nil {
+		return "", ErrNotUp
+	}
+	return c.Dir.Kubeconfig(), nil
+}

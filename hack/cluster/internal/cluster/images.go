@@ -1,0 +1,136 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/marketplane/marketplane/hack/cluster/internal/binaries"
+	"github.com/marketplane/marketplane/hack/cluster/internal/image"
+	"github.com/marketplane/marketplane/hack/cluster/internal/layout"
+	"github.com/marketplane/marketplane/hack/cluster/internal/run"
+)
+
+// systemImages are the archives of the images that every node needs.
+type systemImages struct {
+	Pause, CoreDNS string
+	CoreDNSName    string
+}
+
+// systemImages makes the archives, once for each version.
+func (c Cluster) systemImages(ctx context.Context, coreDNSDir string) (systemImages, error) {
+	version, err := c.Builder.Version(binaries.CoreDNS())
+	if err != nil {
+		return systemImages{}, err
+	}
+	images := systemImages{
+		Pause:       filepath.Join(c.Builder.Cache, "pause-1", "image.tar"),
+		CoreDNS:     filepath.Join(coreDNSDir, "image.tar"),
+		CoreDNSName: "marketplane-cluster/coredns:" + version,
+	}
+	if _, err := os.Stat(images.Pause); err != nil {
+		err := c.Progress.Step(ctx, "build the pause image", nil, func(ctx context.Context) error {
+			program := filepath.Join(filepath.Dir(images.Pause), "pause")
+			if err := os.MkdirAll(filepath.Dir(program), 0o755); err != nil { //nolint:gosec // programs in a cache are for every user to run
+				return fmt.Errorf("make cache folder: %w", err)
+			}
+			if err := binaries.GoTool(ctx, c.Builder.Source, nil, "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", program, "./pause"); err != nil {
+				return err
+			}
+			return image.Write(images.Pause, image.Spec{
+				Name: layout.PauseImage, Entrypoint: []string{"/pause"}, User: "65535:65535",
+				Entries: []image.Entry{{Path: "/pause", Mode: 0o755, Source: program}},
+			})
+		})
+		if err != nil {
+			return systemImages{}, err
+		}
+	}
+	if _, err := os.Stat(images.CoreDNS); err != nil {
+		err := image.Write(images.CoreDNS, image.Spec{
+			Name: images.CoreDNSName, Entrypoint: []string{"/coredns"}, User: "65532:65532",
+			Entries: append(image.BaseEntries(), image.Entry{Path: "/coredns", Mode: 0o755, Source: filepath.Join(coreDNSDir, "coredns")}),
+		})
+		if err != nil {
+			return systemImages{}, err
+		}
+	}
+	return images, nil
+}
+
+// Load imports image archives into every node.
+func (c Cluster) Load(ctx context.Context, archives []string) error {
+	lock, err := c.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	if _, err := c.Kubeconfig(); err != nil {
+		return err
+	}
+	return c.load(ctx, archives)
+}
+
+func (c Cluster) load(ctx context.Context, archives []string) error {
+	for _, archive := range archives {
+		for _, n := range layout.Nodes() {
+			present, err := c.present(ctx, n, archive)
+			if err != nil {
+				return err
+			}
+			if present {
+				continue
+			}
+			step := fmt.Sprintf("import %s into %s", filepath.Base(filepath.Dir(archive))+"/"+filepath.Base(archive), n.Name)
+			if err := c.Progress.Step(ctx, step, nil, func(ctx context.Context) error {
+				return run.Quiet(ctx, "ctr", "--address", c.Dir.Node(n.Name).Socket(), "--namespace", "k8s.io",
+					"images", "import", "--snapshotter", "overlayfs", archive)
+			}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// present says whether a node has every image of an archive, by name and
+// digest. An archive that does not say its digests is never present.
+func (c Cluster) present(ctx context.Context, n layout.Node, archive string) (bool, error) {
+	file, err := os.Open(archive) //nolint:gosec // an archive that the user names
+	if err != nil {
+		return false, fmt.Errorf("load image: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	want, err := image.Identify(file)
+	if err != nil {
+		return false, fmt.Errorf("load image %s: %w", archive, err)
+	}
+	if len(want) == 0 {
+		return false, nil
+	}
+	have, err := run.Output(ctx, "ctr", "--address", c.Dir.Node(n.Name).Socket(), "--namespace", "k8s.io", "images", "list")
+	if err != nil {
+		return false, err
+	}
+	listed := parseImageList(have)
+	for _, w := range want {
+		if listed[w.Name] != w.Digest {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// parseImageList reads `ctr images list`: name, media type and digest come
+// first on a line.
+func parseImageList(list string) map[string]string {
+	images := map[string]string{}
+	for line := range strings.Lines(list) {
+		if fields := strings.Fields(line); len(fields) >= 3 && strings.HasPrefix(fields[2], "sha256:") {
+			images[fields[0]] = fields[2]
+		}
+	}
+	return images
+}

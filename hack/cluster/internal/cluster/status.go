@@ -1,0 +1,117 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/marketplane/marketplane/hack/cluster/internal/kubeapi"
+	"github.com/marketplane/marketplane/hack/cluster/internal/layout"
+)
+
+type condition struct {
+	Type    string `json:"type"`
+	Status  string `json:"status"`
+	Message string `json:"message"`
+}
+
+type conditioned struct {
+	Metadata struct {
+		Name string `json:"name"`
+	} `json:"metadata"`
+	Status struct {
+		Conditions        []condition `json:"conditions"`
+		AvailableReplicas int         `json:"availableReplicas"`
+		NodeInfo          struct {
+			KubeletVersion string `json:"kubeletVersion"`
+		} `json:"nodeInfo"`
+	} `json:"status"`
+}
+
+// is returns whether a condition is true, and its message.
+func (o conditioned) is(kind string) (bool, string) {
+	for _, c := range o.Status.Conditions {
+		if c.Type == kind {
+			return c.Status == "True", c.Message
+		}
+	}
+	return false, "not reported yet"
+}
+
+func getNode(ctx context.Context, api *kubeapi.Client, name string) (conditioned, error) {
+	var node conditioned
+	err := api.Get(ctx, "/api/v1/nodes/"+name, &node)
+	return node, err
+}
+
+func nodesReady(ctx context.Context, api *kubeapi.Client) error {
+	var errs []error
+	for _, n := range layout.Nodes() {
+		node, err := getNode(ctx, api, n.Name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if ok, message := node.is("Ready"); !ok {
+			errs = append(errs, fmt.Errorf("%s is not ready: %s", n.Name, message))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func coreDNSAvailable(ctx context.Context, api *kubeapi.Client) error {
+	var deployment conditioned
+	if err := api.Get(ctx, "/apis/apps/v1/namespaces/kube-system/deployments/coredns", &deployment); err != nil {
+		return err
+	}
+	if ok, message := deployment.is("Available"); !ok {
+		return fmt.Errorf("CoreDNS is not available: %s", message)
+	}
+	return nil
+}
+
+// Status writes what runs and how it is. The error is not nil if anything is
+// not as it should be.
+func (c Cluster) Status(ctx context.Context, out io.Writer) error {
+	if _, err := c.Kubeconfig(); err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range Components() {
+		rec, err := c.processes().Find(name)
+		state := "not started"
+		switch {
+		case err == nil && rec.Alive():
+			state = fmt.Sprintf("runs, process %d since %s", rec.PID, rec.Started.Format("2006-01-02 15:04:05Z"))
+		case err == nil:
+			state = "ended, see " + rec.Log
+			fallthrough
+		default:
+			errs = append(errs, fmt.Errorf("%s: %s", name, state))
+		}
+		_, _ = fmt.Fprintf(out, "%-26s %s\n", name, state)
+	}
+	api, err := kubeapi.New(layout.APIServerURL(), c.Dir.PKI())
+	if err != nil {
+		return err
+	}
+	for _, n := range layout.Nodes() {
+		node, err := getNode(ctx, api, n.Name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		ok, message := node.is("Ready")
+		_, _ = fmt.Fprintf(out, "%-26s Ready=%t %s zone=%s pods=%s %s\n", n.Name, ok, n.Address, n.Zone, n.PodCIDR, node.Status.NodeInfo.KubeletVersion)
+		if !ok {
+			errs = append(errs, fmt.Errorf("%s: %s", n.Name, message))
+		}
+	}
+	if err := coreDNSAvailable(ctx, api); err != nil {
+		errs = append(errs, err)
+	} else {
+		_, _ = fmt.Fprintf(out, "%-26s available at %s\n", "CoreDNS", layout.DNSAddress)
+	}
+	return errors.Join(errs...)
+}
