@@ -28,6 +28,8 @@ const (
 	NotFound
 	// Conflict: not in the state that the thing is in now.
 	Conflict
+	// Stale: the thing has changed since the caller saw it.
+	Stale
 	// TooMany: over a rate or a bound; try later.
 	TooMany
 	// Unavailable: something needed is down; the same request may do later.
