@@ -47,12 +47,14 @@ type command struct {
 
 func commands() map[string]command {
 	return map[string]command{
-		"deps":       {"install, with apt-get, the Debian packages that are missing", plain("deps", deps)},
-		"up":         {"make sure that the cluster runs", plain("up", up)},
-		"down":       {"end the cluster and remove what it put on the machine", plain("down", down)},
-		"status":     {"say what runs and how it is", plain("status", status)},
-		"kubeconfig": {"print the path of the administrator's kubeconfig", plain("kubeconfig", kubeconfig)},
-		"load-image": {"import image archives into every node (ARCHIVE...)", loadImage},
+		"deps":           {"install, with apt-get, the Debian packages that are missing", plain("deps", deps)},
+		"up":             {"make sure that the cluster runs", plain("up", up)},
+		"down":           {"end the cluster and remove what it put on the machine", plain("down", down)},
+		"status":         {"say what runs and how it is", plain("status", status)},
+		"kubeconfig":     {"print the path of the administrator's kubeconfig", plain("kubeconfig", kubeconfig)},
+		"load-image":     {"import image archives into every node (ARCHIVE...)", loadImage},
+		"image":          {"make an image of static programs (--out FILE --name NAME:TAG --file SRC=DST ...)", buildImage},
+		"postgres-image": {"make an image of PostgreSQL out of Debian's packages (--out FILE)", postgresImage},
 		// Not for people: up starts it.
 		"provisioner": {"", provision},
 		"build":       {"build every program into the cache ([--only envtest])", build},

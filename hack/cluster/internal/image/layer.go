@@ -177,3 +177,21 @@ func Tree(root string, keep func(path string) bool) ([]Entry, error) {
 	}
 	return entries, nil
 }
+
+// FileEntry reads SRC=DST: a file of this machine and where it goes. Whoever
+// may execute it here may execute it there.
+func FileEntry(spec string) (Entry, error) {
+	source, target, ok := strings.Cut(spec, "=")
+	if !ok || source == "" || target == "" {
+		return Entry{}, errors.New("want SRC=DST")
+	}
+	info, err := os.Stat(source)
+	if err != nil {
+		return Entry{}, err
+	}
+	e := Entry{Path: target, Mode: 0o644, Source: source}
+	if info.Mode().Perm()&0o111 != 0 {
+		e.Mode = 0o755
+	}
+	return e, nil
+}
