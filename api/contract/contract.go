@@ -58,7 +58,7 @@ const (
 // Environment variables that configure the services. Values are never secret:
 // secrets are files, and only their paths stand here.
 const (
-	// EnvInstallation is the installation id: 1 to 36 characters of [0-9a-f-],
+	// EnvInstallation is the installation id: 1 to 36 characters of [0-9a-z-],
 	// the UID of the Marketplace that the data was made for. Roles, schemas and
 	// subjects carry it.
 	EnvInstallation = "MARKETPLANE_INSTALLATION"

@@ -1,0 +1,78 @@
+# Everything that people and CI do here. 'make help' lists it.
+
+SHELL := /bin/bash -o pipefail
+.DEFAULT_GOAL := help
+
+TOOLS := go tool -modfile=hack/tools/go.mod
+LINT := go tool -modfile=hack/tools/lint/go.mod golangci-lint
+CLUSTER := go run -C hack/cluster .
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w'
+# Packages in test order: those that start a PostgreSQL or an API server run
+# two at a time, which is what a small machine bears.
+TEST_FLAGS ?= -race -count=1 -p 2 -timeout 10m
+
+# CONTEXT names a cluster of your own for 'up' and 'e2e'; see README.md.
+CONTEXT ?=
+export CONTEXT IMAGE POSTGRES_IMAGE
+
+##@ Run
+
+.PHONY: up
+up: ## Run the product on a real cluster: CONTEXT=… if named, else kind where Docker answers, else one built here
+	@hack/up.sh
+
+.PHONY: down
+down: ## Remove the local cluster and everything that it left
+	@$(CLUSTER) down
+
+.PHONY: kubeconfig
+kubeconfig: ## Print the path of the local cluster's kubeconfig
+	@$(CLUSTER) kubeconfig
+
+.PHONY: dev
+dev: build ## Run all services in one process on 127.0.0.1:8080, without a cluster (ARGS=… are passed on)
+	@hack/setup.sh postgresql
+	@exec bin/marketplane dev $(ARGS)
+
+.PHONY: smoke
+smoke: build ## Walk the users' story against a running deployment: URL=http://127.0.0.1:8080
+	@bin/marketplane smoke --url "$(or $(URL),http://127.0.0.1:8080)"
+
+##@ Build
+
+.PHONY: build
+build: ## Build bin/marketplane and bin/marketplane-operator
+	@mkdir -p bin
+	$(GO_BUILD) -o bin/marketplane ./services
+	$(GO_BUILD) -o bin/marketplane-operator .
+
+.PHONY: generate
+generate: ## Write all generated files again: deepcopy, CRD, RBAC, chart copies, config/, SQL code
+	@hack/generate.sh
+
+##@ Check
+
+.PHONY: verify
+verify: ## Lint, check the modules, and fail if a generated file is stale
+	@hack/setup.sh gcc
+	@hack/verify.sh
+
+.PHONY: test
+test: ## Run all tests but the end-to-end ones, with the race detector
+	@hack/setup.sh gcc postgresql
+	@assets="$$($(CLUSTER) assets)" && KUBEBUILDER_ASSETS="$$assets" go test $(TEST_FLAGS) ./...
+	@go test -C hack/cluster $(TEST_FLAGS) ./...
+
+.PHONY: e2e
+e2e: ## Run the journeys on the local cluster, which is started for it
+	@hack/setup.sh gcc
+	@hack/e2e.sh
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (default 30s) each
+	@hack/setup.sh gcc
+	@hack/fuzz.sh "$(or $(FUZZTIME),30s)"
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
