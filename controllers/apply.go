@@ -1,0 +1,254 @@
+package controllers
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	appsv1ac "k8s.io/client-go/applyconfigurations/apps/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/api/v1alpha1"
+	"github.com/marketplane/marketplane/controllers/desired"
+)
+
+// FieldOwner is the manager of every field that the operator applies.
+const FieldOwner = "marketplane"
+
+// apply carries out the plan, as far as it can be: one object that fails does
+// not keep back the others.
+func (r *Reconciler) apply(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, seen observation, p plan) error {
+	if m.Spec.Paused {
+		return nil
+	}
+	var errs []error
+	for _, object := range p.apply {
+		errs = append(errs, r.applyObject(ctx, m, mem, seen, object, p.size))
+	}
+	errs = append(errs, r.scaleHeld(ctx, m, seen, p), r.prune(ctx, m, mem, seen, p))
+	return errors.Join(errs...)
+}
+
+func (r *Reconciler) applyObject(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, seen observation, object desired.Object, s size) error {
+	key := keyOf(object)
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
+	if err != nil {
+		return fmt.Errorf("render %s: %w", key, err)
+	}
+	u := &unstructured.Unstructured{Object: content}
+	digest, err := digestOf(content)
+	if err != nil {
+		return fmt.Errorf("render %s: %w", key, err)
+	}
+
+	live, err := r.live(ctx, seen, key, u)
+	if err != nil {
+		return err
+	}
+	known := mem.applied[key]
+	if live != nil {
+		if err := checkOwned(m, key.kind, live); err != nil {
+			return err
+		}
+		if known.digest == digest && known.resourceVersion == live.GetResourceVersion() {
+			return nil
+		}
+		// Refused if another object has taken the name since.
+		u.SetUID(live.GetUID())
+	}
+	err = r.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u),
+		client.FieldOwner(FieldOwner), client.ForceOwnership)
+	if err != nil {
+		return classify(err, key.String())
+	}
+	if changed(known, live, u) {
+		r.tellChange(m, change{
+			key: key, before: live, after: u, size: s,
+			repaired: known.digest == digest,
+		})
+	}
+	mem.applied[key] = appliedRecord{digest, u.GetResourceVersion(), u.GetGeneration()}
+	return nil
+}
+
+// changed says whether an apply changed anything. A newer version alone does
+// not mean that: the cache may lag behind, and status changes are others'.
+func changed(known appliedRecord, before client.Object, after *unstructured.Unstructured) bool {
+	if before == nil {
+		return true
+	}
+	version, generation := after.GetResourceVersion(), after.GetGeneration()
+	if version == before.GetResourceVersion() || version == known.resourceVersion {
+		return false
+	}
+	return generation == 0 || generation != before.GetGeneration() && generation != known.generation
+}
+
+// live returns the object as it is, nil where there is none. What the caches do
+// not hold may still exist, without our labels, and is then someone else's.
+func (r *Reconciler) live(ctx context.Context, seen observation, key objectKey, u *unstructured.Unstructured) (client.Object, error) {
+	if found, ok := seen.objects[key]; ok {
+		return found, nil
+	}
+	head := &metav1.PartialObjectMetadata{}
+	head.SetGroupVersionKind(u.GroupVersionKind())
+	err := r.Live.Get(ctx, client.ObjectKeyFromObject(u), head)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up %s: %w", key, err)
+	}
+	return head, nil
+}
+
+// scaleHeld lets messaging follow its connections while it must not change
+// otherwise: all that was applied before is applied again, with another size.
+func (r *Reconciler) scaleHeld(ctx context.Context, m *v1alpha1.Marketplace, seen observation, p plan) error {
+	if p.migrationState == migrationSucceeded {
+		return nil
+	}
+	d := seen.deployment(desired.NamesOf(m), contract.ComponentMessaging)
+	if d == nil || !metav1.IsControlledBy(d, m) || d.Spec.Replicas == nil || *d.Spec.Replicas == p.size.replicas {
+		return nil
+	}
+	before := *d.Spec.Replicas
+	held, err := appsv1ac.ExtractDeployment(d, FieldOwner)
+	if err != nil {
+		return fmt.Errorf("scale Deployment %s: %w", d.Name, err)
+	}
+	if held.Spec == nil {
+		return nil
+	}
+	held.Spec.WithReplicas(p.size.replicas)
+	if err := r.Client.Apply(ctx, held, client.FieldOwner(FieldOwner), client.ForceOwnership); err != nil {
+		return classify(err, "Deployment "+d.Name)
+	}
+	r.event(m, corev1.EventTypeNormal, "Scaled", "%s", scalingEvent(before, p.size))
+	return nil
+}
+
+// prune deletes what this Marketplace owns and does not want any more.
+func (r *Reconciler) prune(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, seen observation, p plan) error {
+	wanted := map[objectKey]bool{}
+	for _, objects := range [][]desired.Object{p.apply, p.held} {
+		for _, object := range objects {
+			wanted[keyOf(object)] = true
+		}
+	}
+	var errs []error
+	for key, object := range seen.objects {
+		if wanted[key] || !prunable(key.kind) || !metav1.IsControlledBy(object, m) || object.GetDeletionTimestamp() != nil {
+			continue
+		}
+		uid := object.GetUID()
+		err := r.Client.Delete(ctx, object,
+			client.Preconditions{UID: &uid}, client.PropagationPolicy(metav1.DeletePropagationBackground))
+		if client.IgnoreNotFound(err) != nil {
+			errs = append(errs, fmt.Errorf("delete %s: %w", key, err))
+			continue
+		}
+		delete(mem.applied, key)
+		r.event(m, corev1.EventTypeNormal, "Deleted", "%s: deleted, it is not needed any more", key)
+	}
+	return errors.Join(errs...)
+}
+
+// change is one object that an apply made or changed.
+type change struct {
+	key    objectKey
+	before client.Object // nil where the object is new
+	after  *unstructured.Unstructured
+	size   size
+	// repaired says that the same was applied before: someone changed it since.
+	repaired bool
+}
+
+// tellChange says in an Event what was changed and why.
+func (r *Reconciler) tellChange(m *v1alpha1.Marketplace, c change) {
+	switch {
+	case c.before == nil:
+		r.event(m, corev1.EventTypeNormal, "Created", "%s: created", c.key)
+		if c.key.kind == "StatefulSet" && c.after.GetLabels()[contract.LabelComponent] == contract.ComponentDatabase {
+			r.event(m, corev1.EventTypeNormal, "EmbeddedDatabase",
+				"database: the embedded PostgreSQL is for evaluation: it survives restarts, not the loss of its volume")
+		}
+		return
+	case c.repaired:
+		r.event(m, corev1.EventTypeNormal, "Repaired", "%s: someone had changed it; it is as the spec asks again", c.key)
+		return
+	}
+	reason := "Updated"
+	text := fmt.Sprintf("%s: applied because the spec or the operator changed", c.key)
+	if d, ok := c.before.(*appsv1.Deployment); ok {
+		reason, text = deploymentChange(d, c)
+	}
+	r.event(m, corev1.EventTypeNormal, reason, "%s", text)
+}
+
+// deploymentChange says what changed in a Deployment.
+func deploymentChange(before *appsv1.Deployment, c change) (reason, text string) {
+	after := &appsv1.Deployment{}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(c.after.Object, after); err != nil ||
+		len(before.Spec.Template.Spec.Containers) == 0 || len(after.Spec.Template.Spec.Containers) == 0 {
+		return "Updated", c.key.String() + ": applied"
+	}
+	component := before.Labels[contract.LabelComponent]
+	was, is := before.Spec.Template.Spec.Containers[0], after.Spec.Template.Spec.Containers[0]
+	from, to := replicasIn(before), replicasIn(after)
+	switch {
+	case was.Image != is.Image:
+		return "Updated", fmt.Sprintf("%s: applied because the image changed from %s to %s", component, was.Image, is.Image)
+	case before.Spec.Template.Annotations[desired.AnnotationConfig] != after.Spec.Template.Annotations[desired.AnnotationConfig]:
+		return "Updated", component + ": applied because a Secret that it reads at its start changed"
+	case from != to && component == contract.ComponentMessaging:
+		return "Scaled", scalingEvent(from, c.size)
+	case from != to:
+		return "Scaled", fmt.Sprintf("%s: scaled from %d to %d: as the spec says", component, from, to)
+	default:
+		return "Updated", component + ": applied because the spec or the operator changed"
+	}
+}
+
+func replicasIn(d *appsv1.Deployment) int32 {
+	if d.Spec.Replicas == nil {
+		return 1
+	}
+	return *d.Spec.Replicas
+}
+
+// event tells people, in an Event about m, what was done.
+func (r *Reconciler) event(m *v1alpha1.Marketplace, eventType, reason, format string, args ...any) {
+	// The action is the reason in this operator: both name what was done.
+	r.Recorder.Eventf(m, nil, eventType, reason, reason, format, args...)
+}
+
+func keyOf(object desired.Object) objectKey {
+	return objectKey{kind: deref(object.GetKind()), name: deref(object.GetName())}
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+func digestOf(content map[string]any) (string, error) {
+	b, err := json.Marshal(content)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:]), nil
+}

@@ -1,0 +1,320 @@
+package controllers
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/api/v1alpha1"
+	"github.com/marketplane/marketplane/controllers/desired"
+)
+
+// maxMessage bounds a condition's message, in bytes; the API allows 32768.
+const maxMessage = 1024
+
+// state is one concern's condition.
+type state struct {
+	ok      bool
+	reason  string
+	message string
+}
+
+func ready(format string, args ...any) state {
+	return state{ok: true, reason: v1alpha1.ReasonReady, message: fmt.Sprintf(format, args...)}
+}
+
+func notYet(reason, format string, args ...any) state {
+	return state{reason: reason, message: fmt.Sprintf(format, args...)}
+}
+
+// concern is a condition type and its state.
+type concern struct {
+	condition string
+	state     state
+}
+
+// setConditions computes every condition from what was seen. p is nil where
+// nothing could be decided.
+func setConditions(m *v1alpha1.Marketplace, seen observation, p *plan, o outcome) {
+	names := desired.NamesOf(m)
+	concerns := []concern{
+		{v1alpha1.ConditionKeysCurrent, keysState(names, seen)},
+		{v1alpha1.ConditionDatabaseReady, databaseState(names, seen)},
+		{v1alpha1.ConditionSchemaCurrent, schemaState(seen, p)},
+		{v1alpha1.ConditionBusReady, busState(m, names, seen)},
+		{v1alpha1.ConditionAuthAvailable, serviceState(m, seen, p, contract.ComponentAuth)},
+		{v1alpha1.ConditionTasksAvailable, serviceState(m, seen, p, contract.ComponentTasks)},
+		{v1alpha1.ConditionMessagingAvailable, serviceState(m, seen, p, contract.ComponentMessaging)},
+	}
+	for _, c := range concerns {
+		set(m, c.condition, c.state.ok, c.state.reason, c.state.message)
+	}
+	summarise(m, concerns, p, o)
+}
+
+// summarise sets the three conditions of kstatus.
+func summarise(m *v1alpha1.Marketplace, concerns []concern, p *plan, o outcome) {
+	stalled := o.stalled
+	if p != nil && p.migrationState == migrationFailed && stalled == nil {
+		stalled = &problem{
+			reason: v1alpha1.ReasonMigrationFailed,
+			err:    errors.New(schemaMessage(m)),
+		}
+	}
+	working := firstWorking(concerns, o)
+	conditions := &m.Status.Conditions
+	switch {
+	case stalled != nil:
+		set(m, v1alpha1.ConditionReady, false, stalled.reason, stalled.Error())
+		set(m, v1alpha1.ConditionStalled, true, stalled.reason, stalled.Error())
+		meta.RemoveStatusCondition(conditions, v1alpha1.ConditionReconciling)
+	case m.Spec.Paused:
+		set(m, v1alpha1.ConditionReady, working == nil, v1alpha1.ReasonPaused, pausedMessage(working))
+		meta.RemoveStatusCondition(conditions, v1alpha1.ConditionStalled)
+		meta.RemoveStatusCondition(conditions, v1alpha1.ConditionReconciling)
+	case working != nil:
+		set(m, v1alpha1.ConditionReady, false, working.reason, working.message)
+		set(m, v1alpha1.ConditionReconciling, true, working.reason, working.message)
+		meta.RemoveStatusCondition(conditions, v1alpha1.ConditionStalled)
+	default:
+		set(m, v1alpha1.ConditionReady, true, v1alpha1.ReasonReady, "every part runs as the spec asks")
+		meta.RemoveStatusCondition(conditions, v1alpha1.ConditionStalled)
+		meta.RemoveStatusCondition(conditions, v1alpha1.ConditionReconciling)
+	}
+}
+
+// firstWorking is the first thing that keeps the Marketplace from being ready,
+// nil where nothing does.
+func firstWorking(concerns []concern, o outcome) *state {
+	if o.failed != nil && !transient(o.failed) {
+		s := notYet(v1alpha1.ReasonApplyFailed, "%s", o.failed.Error())
+		return &s
+	}
+	if o.waiting != nil {
+		s := notYet(o.waiting.reason, "%s", o.waiting.Error())
+		return &s
+	}
+	for _, c := range concerns {
+		if !c.state.ok {
+			s := c.state
+			s.message = c.condition + ": " + s.message
+			return &s
+		}
+	}
+	return nil
+}
+
+func pausedMessage(working *state) string {
+	const message = "nothing is changed while spec.paused is set"
+	if working == nil {
+		return message
+	}
+	return message + "; " + working.message
+}
+
+func keysState(names desired.Names, seen observation) state {
+	keys := seen.keys(names)
+	if keys == nil {
+		return notYet(v1alpha1.ReasonWaiting, "Secret %s with the signing keys is not there yet, or damaged", names.Signing())
+	}
+	published, ok := seen.objects[objectKey{"ConfigMap", names.JWKS()}].(*corev1.ConfigMap)
+	if !ok || published.Data[contract.FileJWKS] != string(keys.jwks) {
+		return notYet(v1alpha1.ReasonProgressing, "the public keys are being published")
+	}
+	return ready("a signing key is active and published")
+}
+
+func databaseState(names desired.Names, seen observation) state {
+	return statefulSetState(seen, names, contract.ComponentDatabase, 1,
+		"the embedded PostgreSQL takes connections (one server and one volume, for evaluation)")
+}
+
+func busState(m *v1alpha1.Marketplace, names desired.Names, seen observation) state {
+	replicas := m.Spec.Bus.EmbeddedOrDefault().Replicas
+	return statefulSetState(seen, names, contract.ComponentBus, replicas,
+		fmt.Sprintf("%d of %d embedded servers are ready", replicas, replicas))
+}
+
+func statefulSetState(seen observation, names desired.Names, component string, replicas int32, message string) state {
+	s := seen.statefulSet(names, component)
+	if s == nil {
+		return notYet(v1alpha1.ReasonProgressing, "it is being created")
+	}
+	rolled := s.Status.ObservedGeneration >= s.Generation &&
+		(s.Status.UpdateRevision == "" || s.Status.UpdatedReplicas >= replicas)
+	if rolled && s.Status.ReadyReplicas >= replicas {
+		return ready("%s", message)
+	}
+	if trouble := podTrouble(seen.pods[component]); trouble != "" {
+		return notYet(v1alpha1.ReasonPodFailing, "%s", trouble)
+	}
+	return notYet(v1alpha1.ReasonProgressing, "%d of %d servers are ready", s.Status.ReadyReplicas, replicas)
+}
+
+func schemaState(seen observation, p *plan) state {
+	if p == nil {
+		return notYet(v1alpha1.ReasonWaiting, "waits for what comes before it")
+	}
+	switch p.migrationState {
+	case migrationSucceeded:
+		return ready("Job %s has succeeded", p.migration)
+	case migrationFailed:
+		message := fmt.Sprintf("Job %s failed", p.migration)
+		if words := lastWords(podsOfJob(seen, p.migration)); words != "" {
+			message += ": " + words
+		}
+		return notYet(v1alpha1.ReasonMigrationFailed, "%s; to try again, remove the cause and delete the Job", message)
+	case migrationRunning:
+		if words := lastWords(podsOfJob(seen, p.migration)); words != "" {
+			return notYet(v1alpha1.ReasonMigrating, "Job %s runs again after: %s", p.migration, words)
+		}
+		return notYet(v1alpha1.ReasonMigrating, "Job %s runs", p.migration)
+	default:
+		return notYet(v1alpha1.ReasonWaiting, "the migration waits for the database")
+	}
+}
+
+func schemaMessage(m *v1alpha1.Marketplace) string {
+	c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionSchemaCurrent)
+	if c == nil {
+		return "the migration failed"
+	}
+	return c.Message
+}
+
+func podsOfJob(seen observation, job string) []corev1.Pod {
+	var pods []corev1.Pod
+	for _, pod := range seen.pods[contract.ComponentMigrate] {
+		if owner := metav1.GetControllerOf(&pod); owner != nil && owner.Name == job {
+			pods = append(pods, pod)
+		}
+	}
+	return pods
+}
+
+func serviceState(m *v1alpha1.Marketplace, seen observation, p *plan, component string) state {
+	d := seen.deployment(desired.NamesOf(m), component)
+	held := p == nil || p.migrationState != migrationSucceeded
+	if d == nil {
+		if held {
+			return notYet(v1alpha1.ReasonWaiting, "%s waits for the schema", component)
+		}
+		return notYet(v1alpha1.ReasonProgressing, "it is being created")
+	}
+	wanted := replicasIn(d)
+	if p != nil && !m.Spec.Paused {
+		wanted = replicasOf(m, component, p.size)
+	}
+	switch {
+	case rolledOut(d, wanted):
+		if held {
+			return ready("%d of %d pods are available; a change waits for the schema", wanted, wanted)
+		}
+		return ready("%d of %d pods are available", wanted, wanted)
+	default:
+		if trouble := podTrouble(seen.pods[component]); trouble != "" {
+			return notYet(v1alpha1.ReasonPodFailing, "%s", trouble)
+		}
+		return notYet(v1alpha1.ReasonProgressing, "%d of %d pods are updated and %d available",
+			d.Status.UpdatedReplicas, wanted, d.Status.AvailableReplicas)
+	}
+}
+
+// rolledOut says whether exactly the wanted pods run, all of the newest
+// template, and all available.
+func rolledOut(d *appsv1.Deployment, wanted int32) bool {
+	s := d.Status
+	return s.ObservedGeneration >= d.Generation &&
+		replicasIn(d) == wanted &&
+		s.UpdatedReplicas == wanted && s.Replicas == wanted && s.AvailableReplicas >= wanted
+}
+
+// podTrouble tells of the first pod that cannot start or keeps failing.
+func podTrouble(pods []corev1.Pod) string {
+	for i := range pods {
+		pod := &pods[i]
+		for _, c := range pod.Status.ContainerStatuses {
+			waiting := c.State.Waiting
+			failing := waiting != nil && waiting.Reason != "ContainerCreating" && waiting.Reason != "PodInitializing"
+			switch {
+			case failing && c.LastTerminationState.Terminated != nil:
+				return fmt.Sprintf("pod %s: %s: %s", pod.Name, waiting.Reason, words(c.LastTerminationState.Terminated))
+			case failing:
+				return fmt.Sprintf("pod %s: %s: %s", pod.Name, waiting.Reason, waiting.Message)
+			case c.State.Terminated != nil && c.State.Terminated.ExitCode != 0 && pod.DeletionTimestamp == nil:
+				return fmt.Sprintf("pod %s: %s", pod.Name, words(c.State.Terminated))
+			}
+		}
+		for _, c := range pod.Status.Conditions {
+			if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Message != "" {
+				return fmt.Sprintf("pod %s: %s: %s", pod.Name, c.Reason, c.Message)
+			}
+		}
+	}
+	return ""
+}
+
+// lastWords is what the pod that failed last said at its end.
+func lastWords(pods []corev1.Pod) string {
+	var latest *corev1.ContainerStateTerminated
+	for i := range pods {
+		for _, c := range pods[i].Status.ContainerStatuses {
+			t := c.State.Terminated
+			if t == nil || t.ExitCode == 0 {
+				continue
+			}
+			if latest == nil || latest.FinishedAt.Before(&t.FinishedAt) {
+				latest = t
+			}
+		}
+	}
+	if latest == nil {
+		return ""
+	}
+	return words(latest)
+}
+
+func words(t *corev1.ContainerStateTerminated) string {
+	message := strings.TrimSpace(t.Message)
+	if message == "" {
+		message = t.Reason
+	}
+	return fmt.Sprintf("it ended with code %d: %s", t.ExitCode, tail(message, maxMessage/2))
+}
+
+// tail keeps the end of a text: the last words say why.
+func tail(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	return "…" + strings.ToValidUTF8(text[len(text)-limit:], "")
+}
+
+func set(m *v1alpha1.Marketplace, condition string, ok bool, reason, message string) {
+	status := metav1.ConditionFalse
+	if ok {
+		status = metav1.ConditionTrue
+	}
+	if len(message) > maxMessage {
+		message = strings.ToValidUTF8(message[:maxMessage], "") + "…"
+	}
+	meta.SetStatusCondition(&m.Status.Conditions, metav1.Condition{
+		Type: condition, Status: status, Reason: reason, Message: message, ObservedGeneration: m.Generation,
+	})
+}
+
+// count is n as the API carries it.
+func count(n int) int32 {
+	return int32(min(max(n, 0), math.MaxInt32)) //nolint:gosec // G115: bounded above
+}
+
+// timestamp is t as the API carries it: to the second.
+func timestamp(t time.Time) metav1.Time { return metav1.NewTime(t.UTC().Truncate(time.Second)) }

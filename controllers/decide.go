@@ -1,0 +1,116 @@
+package controllers
+
+import (
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/api/v1alpha1"
+	"github.com/marketplane/marketplane/controllers/desired"
+)
+
+// plan is what shall be done.
+type plan struct {
+	// apply are the objects to apply, in order.
+	apply []desired.Object
+	// held exist and stay as they are: it is not their turn to change.
+	held []desired.Object
+	// size of the messaging tier.
+	size size
+	// migration is the name of the Job that this release needs.
+	migration string
+	// migrationState is how far it has come.
+	migrationState migrationState
+}
+
+// migrationState is how far a migration Job has come.
+type migrationState int
+
+const (
+	migrationAbsent migrationState = iota
+	migrationRunning
+	migrationSucceeded
+	migrationFailed
+)
+
+func stateOfMigration(job *batchv1.Job) migrationState {
+	if job == nil {
+		return migrationAbsent
+	}
+	for _, c := range job.Status.Conditions {
+		if c.Status != corev1.ConditionTrue {
+			continue
+		}
+		switch c.Type {
+		case batchv1.JobComplete:
+			return migrationSucceeded
+		case batchv1.JobFailed:
+			return migrationFailed
+		}
+	}
+	return migrationRunning
+}
+
+// decide says what shall be done about what was seen. It needs every Secret.
+//
+// The services change only after the migration that their release needs; what
+// runs until then goes on running. The migration waits for the database, so
+// that its few retries are not used up on a server that still starts.
+func (r *Reconciler) decide(m *v1alpha1.Marketplace, mem *memory, seen observation) plan {
+	names := desired.NamesOf(m)
+	p := plan{size: r.decideSize(m, mem, seen)}
+	objects := desired.Build(m, r.inputs(names, seen, p.size))
+	p.migration = *objects.Migration.GetName()
+	p.migrationState = stateOfMigration(seen.job(p.migration))
+
+	p.apply = append(p.apply, objects.Foundation...)
+	// A Job cannot change: once made, it is never applied again.
+	if p.migrationState == migrationAbsent && databaseState(names, seen).ok {
+		p.apply = append(p.apply, objects.Migration)
+	} else {
+		p.held = append(p.held, objects.Migration)
+	}
+	p.apply = append(p.apply, objects.Access...)
+	if p.migrationState == migrationSucceeded {
+		p.apply = append(p.apply, objects.Workloads...)
+	} else {
+		p.held = append(p.held, objects.Workloads...)
+	}
+	return p
+}
+
+// inputs are what the objects depend on beside the Marketplace.
+func (r *Reconciler) inputs(names desired.Names, seen observation, s size) desired.Inputs {
+	in := desired.Inputs{
+		Installation:      seen.installation,
+		Image:             r.Config.Image,
+		PostgresImage:     r.Config.PostgresImage,
+		Fingerprints:      map[string]string{},
+		MessagingReplicas: s.replicas,
+	}
+	for name, facts := range seen.secrets {
+		in.Fingerprints[name] = facts.fingerprint
+	}
+	if keys := seen.keys(names); keys != nil {
+		in.JWKS = keys.jwks
+	}
+	if claim := seen.volume(names); claim != nil {
+		in.Volume = &desired.Volume{
+			Size:      claim.Spec.Resources.Requests[corev1.ResourceStorage],
+			ClassName: claim.Spec.StorageClassName,
+		}
+	}
+	return in
+}
+
+// replicasOf returns how many pods of a service are wanted.
+func replicasOf(m *v1alpha1.Marketplace, component string, messaging size) int32 {
+	switch component {
+	case contract.ComponentAuth:
+		return m.Spec.Auth.ReplicasOrDefault()
+	case contract.ComponentTasks:
+		return m.Spec.Tasks.ReplicasOrDefault()
+	default:
+		return messaging.replicas
+	}
+}

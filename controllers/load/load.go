@@ -1,0 +1,149 @@
+// Package load asks messaging pods how many connections they hold. It must not
+// know what is done with the answer.
+package load
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/marketplane/marketplane/api/contract"
+)
+
+const (
+	// timeout bounds one pod's answer.
+	timeout = 2 * time.Second
+	// parallel bounds how many pods are asked at once.
+	parallel = 32
+	// maxBody bounds an answer, in bytes.
+	maxBody = 64 << 10
+)
+
+// Pod is a messaging pod that runs.
+type Pod struct {
+	// Name of the pod.
+	Name string
+	// Address is its IP.
+	Address string
+	// Terminating says that it was deleted and has not gone yet.
+	Terminating bool
+}
+
+// Reader asks one pod for its load.
+type Reader interface {
+	Read(ctx context.Context, pod Pod) (contract.Load, error)
+}
+
+// HTTPReader reads contract.PathLoad from a pod's internal port.
+type HTTPReader struct {
+	client *http.Client
+	port   int
+}
+
+// NewHTTPReader returns a reader for pods that listen on port.
+func NewHTTPReader(port int) *HTTPReader {
+	return &HTTPReader{
+		port: port,
+		client: &http.Client{
+			Timeout: timeout,
+			Transport: &http.Transport{
+				// Pods are asked directly, whatever proxy the operator may use.
+				Proxy:               nil,
+				DialContext:         (&net.Dialer{Timeout: timeout}).DialContext,
+				MaxIdleConnsPerHost: 1,
+				MaxConnsPerHost:     2,
+				IdleConnTimeout:     30 * time.Second,
+			},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+}
+
+// Read asks the pod. The answer is refused when it could not be true.
+func (r *HTTPReader) Read(ctx context.Context, pod Pod) (contract.Load, error) {
+	url := "http://" + net.JoinHostPort(pod.Address, strconv.Itoa(r.port)) + contract.PathLoad
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return contract.Load{}, fmt.Errorf("ask pod %s for its load: %w", pod.Name, err)
+	}
+	resp, err := r.client.Do(req)
+	if err != nil {
+		return contract.Load{}, fmt.Errorf("ask pod %s for its load: %w", pod.Name, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return contract.Load{}, fmt.Errorf("ask pod %s for its load: status %d", pod.Name, resp.StatusCode)
+	}
+	var l contract.Load
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxBody)).Decode(&l); err != nil {
+		return contract.Load{}, fmt.Errorf("read the load of pod %s: %w", pod.Name, err)
+	}
+	if l.Live < 0 || l.Draining < 0 || l.Pending < 0 {
+		return contract.Load{}, fmt.Errorf("read the load of pod %s: a negative count", pod.Name)
+	}
+	if l.Instance != "" && l.Instance != pod.Name {
+		// The address was given to another pod since.
+		return contract.Load{}, fmt.Errorf("ask pod %s for its load: pod %s answered", pod.Name, l.Instance)
+	}
+	return l, nil
+}
+
+// Total is the load of a tier.
+type Total struct {
+	// Live connections are authenticated and stay; Draining ones have been told
+	// to move or are on a pod that stops; Pending ones are not authenticated.
+	Live, Draining, Pending int
+	// Missing is how many pods did not answer.
+	Missing int
+}
+
+// Demand is how many connections want a place.
+func (t Total) Demand() int { return t.Live + t.Draining + t.Pending }
+
+// Sum asks all pods, in parallel, and adds up what they tell. The error joins
+// those of the pods that Total counts as missing.
+func Sum(ctx context.Context, r Reader, pods []Pod) (Total, error) {
+	var (
+		mu    sync.Mutex
+		total Total
+		errs  []error
+		wg    sync.WaitGroup
+		slots = make(chan struct{}, parallel)
+	)
+	for _, pod := range pods {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			ctx, cancel := context.WithTimeout(ctx, timeout)
+			defer cancel()
+			l, err := r.Read(ctx, pod)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				total.Missing++
+				errs = append(errs, err)
+				return
+			}
+			total.add(l, pod.Terminating)
+		})
+	}
+	wg.Wait()
+	return total, errors.Join(errs...)
+}
+
+func (t *Total) add(l contract.Load, terminating bool) {
+	t.Draining += l.Draining
+	t.Pending += l.Pending
+	if l.Stopping || terminating {
+		t.Draining += l.Live
+		return
+	}
+	t.Live += l.Live
+}

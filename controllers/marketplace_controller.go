@@ -1,0 +1,129 @@
+// Package controllers keeps every Marketplace true. A reconciliation is a
+// recipe: fetch, observe, decide, apply, report, each in a file of its own. It
+// must not know what the services do inside: what passes between them and the
+// operator stands in api/contract.
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/api/v1alpha1"
+	"github.com/marketplane/marketplane/controllers/load"
+)
+
+// Config is what the operator was started with.
+type Config struct {
+	// Image of the services.
+	Image string
+	// PostgresImage of embedded databases that name no other.
+	PostgresImage string
+	// Version of the operator, for the status.
+	Version string
+	// Tick is how often connections are read; zero means 5 seconds.
+	Tick time.Duration
+}
+
+// Reconciler keeps Marketplaces true.
+type Reconciler struct {
+	// Client reads from the caches and writes.
+	Client client.Client
+	// Live reads from the API server: Secrets, and what the caches leave out.
+	Live client.Reader
+	// Recorder writes Events.
+	Recorder events.EventRecorder
+	// Load reads the connections of messaging pods.
+	Load load.Reader
+	// Now is the clock.
+	Now func() time.Time
+	// Config is what the operator was started with.
+	Config Config
+
+	memories *memories
+}
+
+// Reconcile looks at one Marketplace and does what is due.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	m := &v1alpha1.Marketplace{}
+	if err := r.Client.Get(ctx, req.NamespacedName, m); err != nil {
+		if client.IgnoreNotFound(err) == nil {
+			r.memories.forget(req.NamespacedName)
+			return ctrl.Result{}, nil
+		}
+		return ctrl.Result{}, fmt.Errorf("fetch Marketplace %s: %w", req, err)
+	}
+	if m.DeletionTimestamp != nil {
+		// Its objects go with it, by their owner references.
+		return ctrl.Result{}, nil
+	}
+	mem := r.memories.of(req.NamespacedName, m.UID)
+
+	seen, err := r.observe(ctx, m, mem)
+	if err != nil {
+		return r.report(ctx, m, seen, nil, err)
+	}
+	p := r.decide(m, mem, seen)
+	err = r.apply(ctx, m, mem, seen, p)
+	return r.report(ctx, m, seen, &p, err)
+}
+
+func (r *Reconciler) tick() time.Duration {
+	if r.Config.Tick > 0 {
+		return r.Config.Tick
+	}
+	return tick
+}
+
+// maxConcurrent is how many Marketplaces are looked at at once.
+const maxConcurrent = 4
+
+// SetupWithManager registers the reconciler and what it watches.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	r.memories = newMemories()
+	byLabel := handler.EnqueueRequestsFromMapFunc(marketplaceByLabel)
+	// Budgets change their status with every pod; only their spec is ours.
+	specChanged := builder.WithPredicates(predicate.GenerationChangedPredicate{})
+	err := ctrl.NewControllerManagedBy(mgr).
+		For(&v1alpha1.Marketplace{}, specChanged).
+		Owns(&appsv1.Deployment{}).
+		Owns(&appsv1.StatefulSet{}).
+		Owns(&batchv1.Job{}).
+		Owns(&corev1.Service{}).
+		Owns(&corev1.ConfigMap{}).
+		Owns(&policyv1.PodDisruptionBudget{}, specChanged).
+		Owns(&corev1.Secret{}, builder.OnlyMetadata).
+		// A kept volume has no owner, and pods are owned by their workloads.
+		Watches(&corev1.PersistentVolumeClaim{}, byLabel).
+		Watches(&corev1.Pod{}, byLabel).
+		WithOptions(controller.Options{MaxConcurrentReconciles: maxConcurrent}).
+		Complete(r)
+	if err != nil {
+		return fmt.Errorf("set up the Marketplace controller: %w", err)
+	}
+	return nil
+}
+
+// marketplaceByLabel names the Marketplace that an object is labelled with.
+func marketplaceByLabel(_ context.Context, object client.Object) []reconcile.Request {
+	name := object.GetLabels()[contract.LabelMarketplace]
+	if name == "" {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: object.GetNamespace(), Name: name}}}
+}

@@ -1,0 +1,69 @@
+package controllers
+
+import (
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/marketplane/marketplane/controllers/autoscale"
+	"github.com/marketplane/marketplane/controllers/load"
+)
+
+// memory is what the operator remembers of a Marketplace between two looks at
+// it. It may be lost at any time: what it saves is requests, and what it holds
+// back (a scale-down) is held back anew.
+type memory struct {
+	uid types.UID
+	// applied are the objects that stand as they were last applied.
+	applied map[objectKey]appliedRecord
+	// secrets are facts about Secrets, none of them secret.
+	secrets map[string]secretFacts
+	// history is the autoscaler's.
+	history autoscale.History
+	// load and loadAt are the last look at the connections.
+	load   load.Total
+	loadAt time.Time
+}
+
+// appliedRecord says what was applied and which version of the object that
+// made. While both are unchanged, there is nothing to apply.
+type appliedRecord struct {
+	digest          string
+	resourceVersion string
+	generation      int64
+}
+
+// memories holds one memory per Marketplace. A Marketplace is never looked at
+// twice at once, so only the map needs a lock.
+type memories struct {
+	mu     sync.Mutex
+	byName map[types.NamespacedName]*memory
+}
+
+func newMemories() *memories {
+	return &memories{byName: map[types.NamespacedName]*memory{}}
+}
+
+// of returns the memory of the Marketplace with this name and UID; another one
+// of the same name starts with an empty one.
+func (m *memories) of(name types.NamespacedName, uid types.UID) *memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if found, ok := m.byName[name]; ok && found.uid == uid {
+		return found
+	}
+	fresh := &memory{
+		uid:     uid,
+		applied: map[objectKey]appliedRecord{},
+		secrets: map[string]secretFacts{},
+	}
+	m.byName[name] = fresh
+	return fresh
+}
+
+func (m *memories) forget(name types.NamespacedName) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.byName, name)
+}

@@ -1,0 +1,193 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/api/v1alpha1"
+	"github.com/marketplane/marketplane/controllers/desired"
+	"github.com/marketplane/marketplane/controllers/load"
+)
+
+// objectKey names an object among those of one Marketplace.
+type objectKey struct {
+	kind string
+	name string
+}
+
+func (k objectKey) String() string { return k.kind + " " + k.name }
+
+// Kinds that are told apart by name.
+const (
+	kindVolume     = "PersistentVolumeClaim"
+	kindJob        = "Job"
+	kindDeployment = "Deployment"
+)
+
+// observation is what there is at one moment.
+type observation struct {
+	// installation is the id that the data carries, or shall carry.
+	installation string
+	// objects holds everything labelled with the Marketplace's name, whoever
+	// owns it, but Secrets and Pods.
+	objects map[objectKey]client.Object
+	// pods by component.
+	pods map[string][]corev1.Pod
+	// secrets by name; those that are missing or damaged are not there.
+	secrets map[string]secretFacts
+	// load of the messaging tier.
+	load load.Total
+}
+
+// deployment returns a component's Deployment, nil where there is none.
+func (o observation) deployment(names desired.Names, component string) *appsv1.Deployment {
+	d, _ := o.objects[objectKey{kindDeployment, names.Component(component)}].(*appsv1.Deployment)
+	return d
+}
+
+// statefulSet returns a component's StatefulSet, nil where there is none.
+func (o observation) statefulSet(names desired.Names, component string) *appsv1.StatefulSet {
+	s, _ := o.objects[objectKey{"StatefulSet", names.Component(component)}].(*appsv1.StatefulSet)
+	return s
+}
+
+// job returns the named Job, nil where there is none.
+func (o observation) job(name string) *batchv1.Job {
+	j, _ := o.objects[objectKey{kindJob, name}].(*batchv1.Job)
+	return j
+}
+
+// volume returns the database's volume, nil where there is none.
+func (o observation) volume(names desired.Names) *corev1.PersistentVolumeClaim {
+	c, _ := o.objects[objectKey{kindVolume, names.Component(contract.ComponentDatabase)}].(*corev1.PersistentVolumeClaim)
+	return c
+}
+
+// keys returns the public side of the signing keys, nil where they are
+// missing.
+func (o observation) keys(names desired.Names) *keyFacts {
+	return o.secrets[names.Signing()].keys
+}
+
+// prunable says whether objects of this kind are deleted once they are not
+// wanted. Volumes never are.
+func prunable(kind string) bool { return kind != kindVolume }
+
+// observe looks at everything of m, and makes the Secrets that are missing,
+// since all else depends on what is in them. The error joins what is wrong;
+// the observation holds what could be seen.
+func (r *Reconciler) observe(ctx context.Context, m *v1alpha1.Marketplace, mem *memory) (observation, error) {
+	seen := observation{
+		objects: map[objectKey]client.Object{},
+		pods:    map[string][]corev1.Pod{},
+		secrets: map[string]secretFacts{},
+	}
+	ours := []client.ListOption{
+		client.InNamespace(m.Namespace),
+		client.MatchingLabels{contract.LabelMarketplace: m.Name},
+	}
+	if err := r.observeObjects(ctx, &seen, ours); err != nil {
+		return seen, err
+	}
+	var pods corev1.PodList
+	if err := r.Client.List(ctx, &pods, ours...); err != nil {
+		return seen, fmt.Errorf("list pods: %w", err)
+	}
+	for _, pod := range pods.Items {
+		component := pod.Labels[contract.LabelComponent]
+		seen.pods[component] = append(seen.pods[component], pod)
+	}
+	r.observeLoad(ctx, m, mem, &seen)
+
+	var err error
+	if seen.installation, err = r.installation(ctx, m, seen); err != nil {
+		return seen, err
+	}
+	seen.secrets, err = r.ensureSecrets(ctx, m, mem, seen.installation)
+	return seen, err
+}
+
+func (r *Reconciler) observeObjects(ctx context.Context, seen *observation, ours []client.ListOption) error {
+	var (
+		deployments  appsv1.DeploymentList
+		statefulSets appsv1.StatefulSetList
+		jobs         batchv1.JobList
+		services     corev1.ServiceList
+		configMaps   corev1.ConfigMapList
+		claims       corev1.PersistentVolumeClaimList
+		budgets      policyv1.PodDisruptionBudgetList
+	)
+	for _, list := range []client.ObjectList{
+		&deployments, &statefulSets, &jobs, &services, &configMaps, &claims, &budgets,
+	} {
+		if err := r.Client.List(ctx, list, ours...); err != nil {
+			return fmt.Errorf("list %T: %w", list, err)
+		}
+	}
+	put := func(kind string, o client.Object) { seen.objects[objectKey{kind, o.GetName()}] = o }
+	for i := range deployments.Items {
+		put(kindDeployment, &deployments.Items[i])
+	}
+	for i := range statefulSets.Items {
+		put("StatefulSet", &statefulSets.Items[i])
+	}
+	for i := range jobs.Items {
+		put(kindJob, &jobs.Items[i])
+	}
+	for i := range services.Items {
+		put("Service", &services.Items[i])
+	}
+	for i := range configMaps.Items {
+		put("ConfigMap", &configMaps.Items[i])
+	}
+	for i := range claims.Items {
+		put(kindVolume, &claims.Items[i])
+	}
+	for i := range budgets.Items {
+		put("PodDisruptionBudget", &budgets.Items[i])
+	}
+	return nil
+}
+
+// installation returns the id that the data carries: the pinned one, that of
+// a volume which an earlier Marketplace of this name left, or the UID.
+func (r *Reconciler) installation(ctx context.Context, m *v1alpha1.Marketplace, seen observation) (string, error) {
+	if m.Status.Installation != "" {
+		return m.Status.Installation, nil
+	}
+	claim := seen.volume(desired.NamesOf(m))
+	if claim == nil {
+		// Once and for all: the cache may not have seen the volume yet.
+		claim = &corev1.PersistentVolumeClaim{}
+		key := types.NamespacedName{Namespace: m.Namespace, Name: desired.NamesOf(m).Component(contract.ComponentDatabase)}
+		err := r.Live.Get(ctx, key, claim)
+		if apierrors.IsNotFound(err) {
+			return string(m.UID), nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("look for a kept volume: %w", err)
+		}
+	}
+	if err := checkOwned(m, kindVolume, claim); err != nil {
+		return "", err
+	}
+	installation := claim.Labels[contract.LabelInstallation]
+	if installation == "" {
+		return "", errors.New("the database's volume has lost its installation label")
+	}
+	if installation != string(m.UID) {
+		r.event(m, corev1.EventTypeNormal, "VolumeAdopted",
+			"database: the kept volume %s is used, with the data of installation %s", claim.Name, installation)
+	}
+	return installation, nil
+}

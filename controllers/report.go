@@ -1,0 +1,110 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/labels"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/api/v1alpha1"
+	"github.com/marketplane/marketplane/controllers/desired"
+	"github.com/marketplane/marketplane/controllers/load"
+)
+
+// report writes the status, once and only when it changed, and says when to
+// look again. p is nil where nothing could be decided.
+func (r *Reconciler) report(ctx context.Context, m *v1alpha1.Marketplace, seen observation, p *plan, failure error) (ctrl.Result, error) {
+	o := outcomeOf(failure)
+	before := m.DeepCopy()
+	r.fillStatus(m, seen, p, o)
+	if !equality.Semantic.DeepEqual(before.Status, m.Status) {
+		patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+		if err := r.Client.Status().Patch(ctx, m, patch, client.FieldOwner(FieldOwner)); err != nil {
+			if client.IgnoreNotFound(err) == nil {
+				return ctrl.Result{}, nil
+			}
+			o.failed = errors.Join(o.failed, fmt.Errorf("write status: %w", err))
+		}
+	}
+	switch {
+	case transient(o.failed):
+		// The cache will tell what is newer.
+		return ctrl.Result{RequeueAfter: time.Second}, nil
+	case o.failed != nil:
+		return ctrl.Result{}, o.failed
+	case o.stalled != nil:
+		// A stalled part does not keep messaging from following its load.
+		return ctrl.Result{RequeueAfter: min(stalledRetry, r.tick())}, nil
+	default:
+		return ctrl.Result{RequeueAfter: r.tick()}, nil
+	}
+}
+
+// fillStatus computes the whole status.
+func (r *Reconciler) fillStatus(m *v1alpha1.Marketplace, seen observation, p *plan, o outcome) {
+	names := desired.NamesOf(m)
+	s := &m.Status
+	s.ObservedGeneration = m.Generation
+	if !m.Spec.Paused {
+		s.Version = r.Config.Version
+		if s.Installation == "" {
+			s.Installation = seen.installation
+		}
+	}
+	s.Endpoints = &v1alpha1.EndpointsStatus{
+		Auth:      names.URL(contract.ComponentAuth),
+		Tasks:     names.URL(contract.ComponentTasks),
+		Messaging: names.URL(contract.ComponentMessaging),
+	}
+	s.Messaging = r.messagingStatus(m, seen, p)
+	if keys := seen.keys(names); keys != nil {
+		s.Keys = &v1alpha1.KeysStatus{Active: keys.active(r.Now())}
+		for _, key := range keys.published {
+			s.Keys.Published = append(s.Keys.Published, key.id)
+		}
+	}
+	setConditions(m, seen, p, o)
+}
+
+func (r *Reconciler) messagingStatus(m *v1alpha1.Marketplace, seen observation, p *plan) *v1alpha1.MessagingStatus {
+	before := m.Status.Messaging
+	next := &v1alpha1.MessagingStatus{
+		Selector: labels.SelectorFromSet(desired.SelectorLabels(m, contract.ComponentMessaging)).String(),
+	}
+	if before != nil {
+		next.TargetReplicas, next.ScalingReason = before.TargetReplicas, before.ScalingReason
+		next.Connections = before.Connections
+	}
+	if d := seen.deployment(desired.NamesOf(m), contract.ComponentMessaging); d != nil {
+		next.Replicas = d.Status.Replicas
+		next.Connections = connectionsStatus(next.Connections, r.Now(), seen.load)
+	}
+	if p == nil || m.Spec.Paused {
+		return next
+	}
+	// The reason quotes counts: it is told anew with a new size or new counts,
+	// not whenever a client comes or goes.
+	told := before != nil && before.TargetReplicas == p.size.replicas &&
+		equality.Semantic.DeepEqual(before.Connections, next.Connections) && before.ScalingReason != ""
+	if !told {
+		next.ScalingReason = p.size.reason
+	}
+	next.TargetReplicas = p.size.replicas
+	return next
+}
+
+func newConnectionsStatus(now time.Time, total load.Total) *v1alpha1.ConnectionsStatus {
+	return &v1alpha1.ConnectionsStatus{
+		Live:        count(total.Live),
+		Draining:    count(total.Draining),
+		Pending:     count(total.Pending),
+		UnknownPods: count(total.Missing),
+		ObservedAt:  timestamp(now),
+	}
+}

@@ -1,0 +1,267 @@
+package controllers
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sort"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/api/v1alpha1"
+	"github.com/marketplane/marketplane/controllers/desired"
+)
+
+// secretFacts is what is remembered of a Secret; nothing in it is secret.
+type secretFacts struct {
+	uid             types.UID
+	resourceVersion string
+	// fingerprint is a digest of its contents, which are random enough that
+	// nobody guesses them from it.
+	fingerprint string
+	// keys are set for the signing keys.
+	keys *keyFacts
+}
+
+// keyFacts are the public side of the signing keys.
+type keyFacts struct {
+	jwks      []byte
+	published []publishedKey
+}
+
+type publishedKey struct {
+	id          string
+	activatesAt time.Time
+}
+
+// active returns the id of the key that signs at now, or nothing.
+func (k keyFacts) active(now time.Time) string {
+	var best publishedKey
+	for _, key := range k.published {
+		if !key.activatesAt.After(now) && (best.id == "" || key.activatesAt.After(best.activatesAt)) {
+			best = key
+		}
+	}
+	return best.id
+}
+
+// secretKind is a Secret that the operator makes once and never overwrites.
+type secretKind struct {
+	name      string
+	component string
+	// create makes the first contents.
+	create func() (map[string][]byte, error)
+	// keys must be there and not be empty.
+	keys []string
+}
+
+// secretKinds are the Secrets of a Marketplace.
+func (r *Reconciler) secretKinds(m *v1alpha1.Marketplace, installation string) []secretKind {
+	names := desired.NamesOf(m)
+	kinds := []secretKind{
+		{
+			name: names.Signing(), component: contract.ComponentAuth,
+			create: r.createSigningKeys,
+			keys:   []string{contract.FileSigningKeys, contract.FileRefreshKey},
+		},
+		{
+			name: names.DatabaseAdmin(), component: contract.ComponentDatabase,
+			create: createDatabaseLogin(names, desired.DatabaseSuperuser),
+			keys:   []string{contract.FileDatabaseURL, contract.FilePassword},
+		},
+		{
+			name: names.Bus(), component: contract.ComponentBus,
+			create: createToken,
+			keys:   []string{contract.FileBusToken},
+		},
+	}
+	for _, service := range contract.Services() {
+		kinds = append(kinds, secretKind{
+			name: names.DatabaseRole(service), component: service,
+			create: createDatabaseLogin(names, contract.DatabaseRole(installation, service)),
+			keys:   []string{contract.FileDatabaseURL, contract.FilePassword},
+		})
+	}
+	return kinds
+}
+
+// ensureSecrets makes the Secrets that are missing and returns facts about all
+// by name. Only Secrets that changed since the last time are read.
+func (r *Reconciler) ensureSecrets(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, installation string) (map[string]secretFacts, error) {
+	facts := map[string]secretFacts{}
+	var errs []error
+	for _, kind := range r.secretKinds(m, installation) {
+		f, err := r.ensureSecret(ctx, m, mem, kind)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		facts[kind.name] = f
+	}
+	mem.secrets = facts
+	return facts, errors.Join(errs...)
+}
+
+func (r *Reconciler) ensureSecret(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, kind secretKind) (secretFacts, error) {
+	key := types.NamespacedName{Namespace: m.Namespace, Name: kind.name}
+
+	// The cache holds metadata alone.
+	head := &metav1.PartialObjectMetadata{}
+	head.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	err := r.Client.Get(ctx, key, head)
+	if client.IgnoreNotFound(err) != nil {
+		return secretFacts{}, fmt.Errorf("look up Secret %s: %w", key, err)
+	}
+	known, ok := mem.secrets[kind.name]
+	if err == nil && ok && known.uid == head.UID && known.resourceVersion == head.ResourceVersion && head.DeletionTimestamp == nil {
+		return known, nil
+	}
+
+	secret := &corev1.Secret{}
+	err = r.Live.Get(ctx, key, secret)
+	switch {
+	case apierrors.IsNotFound(err):
+		if secret, err = r.createSecret(ctx, m, kind); err != nil {
+			return secretFacts{}, err
+		}
+	case err != nil:
+		return secretFacts{}, fmt.Errorf("read Secret %s: %w", key, err)
+	}
+	if err := checkOwned(m, "Secret", secret); err != nil {
+		return secretFacts{}, err
+	}
+	return factsOf(secret, kind)
+}
+
+func (r *Reconciler) createSecret(ctx context.Context, m *v1alpha1.Marketplace, kind secretKind) (*corev1.Secret, error) {
+	if m.Spec.Paused {
+		return nil, wait(v1alpha1.ReasonPaused, "Secret %s is missing and is not made while spec.paused is set", kind.name)
+	}
+	data, err := kind.create()
+	if err != nil {
+		return nil, fmt.Errorf("make Secret %s: %w", kind.name, err)
+	}
+	yes := true
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:      kind.name,
+			Namespace: m.Namespace,
+			Labels:    desired.Labels(m, kind.component),
+			OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: v1alpha1.GroupVersion.String(),
+				Kind:       v1alpha1.Kind,
+				Name:       m.Name,
+				UID:        m.UID,
+				Controller: &yes, BlockOwnerDeletion: &yes,
+			}},
+		},
+		Type: corev1.SecretTypeOpaque,
+		Data: data,
+	}
+	if err := r.Client.Create(ctx, secret, client.FieldOwner(FieldOwner)); err != nil {
+		return nil, classify(err, "Secret "+kind.name)
+	}
+	r.event(m, corev1.EventTypeNormal, "Created", "Secret %s: created", kind.name)
+	return secret, nil
+}
+
+// factsOf checks a Secret and takes down what may be remembered of it.
+func factsOf(secret *corev1.Secret, kind secretKind) (secretFacts, error) {
+	const remedy = "restore it, or delete the Secret to have a new one made"
+	for _, key := range kind.keys {
+		if len(secret.Data[key]) == 0 {
+			return secretFacts{}, stop(v1alpha1.ReasonSecretInvalid, "Secret %s has no key %q: %s", secret.Name, key, remedy)
+		}
+	}
+	f := secretFacts{uid: secret.UID, resourceVersion: secret.ResourceVersion, fingerprint: fingerprint(secret.Data)}
+	document, ok := secret.Data[contract.FileSigningKeys]
+	if !ok {
+		return f, nil
+	}
+	keys, err := contract.ParseSigningKeys(document)
+	if err != nil {
+		return secretFacts{}, stop(v1alpha1.ReasonSecretInvalid, "Secret %s: %w: %s", secret.Name, err, remedy)
+	}
+	jwks, err := keys.JWKS()
+	if err != nil {
+		return secretFacts{}, fmt.Errorf("derive public keys: %w", err)
+	}
+	f.keys = &keyFacts{jwks: jwks}
+	for _, key := range keys.Keys {
+		f.keys.published = append(f.keys.published, publishedKey{id: key.ID, activatesAt: key.ActivatesAt})
+	}
+	return f, nil
+}
+
+// createSigningKeys makes the first key, which signs at once: nothing has been
+// published before that could be cached without it. A minute is left for
+// clocks that differ.
+func (r *Reconciler) createSigningKeys() (map[string][]byte, error) {
+	key, err := contract.NewSigningKey(r.Now().Add(-time.Minute))
+	if err != nil {
+		return nil, err
+	}
+	document, err := contract.SigningKeys{Keys: []contract.SigningKey{key}}.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	refresh := make([]byte, 32)
+	if _, err := rand.Read(refresh); err != nil {
+		return nil, err
+	}
+	return map[string][]byte{
+		contract.FileSigningKeys: document,
+		contract.FileRefreshKey:  []byte(base64.StdEncoding.EncodeToString(refresh)),
+	}, nil
+}
+
+func createDatabaseLogin(names desired.Names, role string) func() (map[string][]byte, error) {
+	return func() (map[string][]byte, error) {
+		password, err := randomText()
+		if err != nil {
+			return nil, err
+		}
+		return map[string][]byte{
+			contract.FilePassword:    []byte(password),
+			contract.FileDatabaseURL: []byte(names.DatabaseURL(role, password)),
+		}, nil
+	}
+}
+
+func createToken() (map[string][]byte, error) {
+	token, err := randomText()
+	return map[string][]byte{contract.FileBusToken: []byte(token)}, err
+}
+
+// randomText is 256 random bits in characters that need no quoting anywhere.
+func randomText() (string, error) {
+	b := make([]byte, 32)
+	if _, err := rand.Read(b); err != nil {
+		return "", err
+	}
+	return base64.RawURLEncoding.EncodeToString(b), nil
+}
+
+func fingerprint(data map[string][]byte) string {
+	keys := make([]string, 0, len(data))
+	for key := range data {
+		keys = append(keys, key)
+	}
+	sort.Strings(keys)
+	h := sha256.New()
+	for _, key := range keys {
+		fmt.Fprintf(h, "%d:%s%d:", len(key), key, len(data[key]))
+		h.Write(data[key])
+	}
+	return hex.EncodeToString(h.Sum(nil))[:16]
+}

@@ -1,0 +1,198 @@
+// Command marketplane-operator keeps Marketplaces true. This file is wiring
+// only: see controllers for what it does.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/api/v1alpha1"
+	"github.com/marketplane/marketplane/controllers"
+	"github.com/marketplane/marketplane/controllers/desired"
+	"github.com/marketplane/marketplane/controllers/load"
+)
+
+// version is set when the binary is built.
+var version = "dev"
+
+// name is the operator's name in Events, field management and leases.
+const name = "marketplane-operator"
+
+// The operator's own environment variables; flags win over them.
+const (
+	envImage         = "MARKETPLANE_IMAGE"
+	envPostgresImage = "MARKETPLANE_POSTGRES_IMAGE"
+)
+
+// How fast the operator may talk to the API server. The defaults of client-go
+// (5 requests a second) would make hundreds of Marketplaces wait for minutes.
+const (
+	queriesPerSecond = 100
+	queryBurst       = 200
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Getenv, os.Stderr)
+	stop()
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, name+":", err)
+		os.Exit(1)
+	}
+}
+
+// config is what the operator was started with.
+type config struct {
+	image             string
+	postgresImage     string
+	metricsAddress    string
+	probeAddress      string
+	leaderElect       bool
+	electionNamespace string
+	watchNamespaces   []string
+	logLevel          slog.Level
+}
+
+func parse(args []string, getenv func(string) string, stderr io.Writer) (config, error) {
+	var (
+		c          config
+		namespaces string
+	)
+	postgresImage := getenv(envPostgresImage)
+	if postgresImage == "" {
+		postgresImage = "postgres:17"
+	}
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.StringVar(&c.image, "image", getenv(envImage), "image of the services; by default that of "+envImage)
+	flags.StringVar(&c.postgresImage, "postgres-image", postgresImage, "image of embedded databases that name no other")
+	flags.StringVar(&c.metricsAddress, "metrics-bind-address", ":8080", "address of the metrics, over plain HTTP; 0 for none")
+	flags.StringVar(&c.probeAddress, "health-probe-bind-address", ":8081", "address of the probes")
+	flags.BoolVar(&c.leaderElect, "leader-elect", false, "let one of several operators work at a time")
+	flags.StringVar(&c.electionNamespace, "leader-election-namespace", "", "namespace of the lease; by default the operator's own")
+	flags.StringVar(&namespaces, "watch-namespaces", "", "comma-separated namespaces to look after; by default all")
+	flags.TextVar(&c.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
+	if err := flags.Parse(args); err != nil {
+		return c, err
+	}
+	if flags.NArg() > 0 {
+		return c, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if c.image == "" {
+		return c, fmt.Errorf("the image of the services is not known: set --image or %s", envImage)
+	}
+	for ns := range strings.SplitSeq(namespaces, ",") {
+		if ns = strings.TrimSpace(ns); ns != "" {
+			c.watchNamespaces = append(c.watchNamespaces, ns)
+		}
+	}
+	return c, nil
+}
+
+// run is the whole program: it returns when ctx ends or something it cannot
+// work without fails.
+func run(ctx context.Context, args []string, getenv func(string) string, stderr io.Writer) error {
+	c, err := parse(args, getenv, stderr)
+	if err != nil {
+		return err
+	}
+	log := logr.FromSlogHandler(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: c.logLevel}))
+	ctrl.SetLogger(log)
+	klog.SetLogger(log)
+
+	kubernetes, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("find the cluster: %w", err)
+	}
+	mgr, err := newManager(kubernetes, c)
+	if err != nil {
+		return err
+	}
+	reconciler := &controllers.Reconciler{
+		Client:   mgr.GetClient(),
+		Live:     mgr.GetAPIReader(),
+		Recorder: mgr.GetEventRecorder(name),
+		Load:     load.NewHTTPReader(contract.InternalPort),
+		Now:      time.Now,
+		Config:   controllers.Config{Image: c.image, PostgresImage: c.postgresImage, Version: version},
+	}
+	if err := reconciler.SetupWithManager(mgr); err != nil {
+		return err
+	}
+	log.Info("starting", "version", version, "image", c.image)
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("run: %w", err)
+	}
+	return nil
+}
+
+func newManager(kubernetes *rest.Config, c config) (ctrl.Manager, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, fmt.Errorf("register kinds: %w", err)
+		}
+	}
+	kubernetes.QPS, kubernetes.Burst = queriesPerSecond, queryBurst
+	kubernetes.UserAgent = name + "/" + version
+
+	mgr, err := ctrl.NewManager(kubernetes, ctrl.Options{
+		Scheme:                        scheme,
+		Cache:                         cacheOptions(c.watchNamespaces),
+		Metrics:                       metricsserver.Options{BindAddress: c.metricsAddress},
+		HealthProbeBindAddress:        c.probeAddress,
+		LeaderElection:                c.leaderElect,
+		LeaderElectionID:              name,
+		LeaderElectionNamespace:       c.electionNamespace,
+		LeaderElectionReleaseOnCancel: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set up: %w", err)
+	}
+	for _, add := range []func(string, healthz.Checker) error{mgr.AddHealthzCheck, mgr.AddReadyzCheck} {
+		if err := add("ping", healthz.Ping); err != nil {
+			return nil, fmt.Errorf("set up probes: %w", err)
+		}
+	}
+	return mgr, nil
+}
+
+// cacheOptions keep only what the operator made in memory, and every
+// Marketplace. Of Secrets no more than metadata is ever asked for.
+func cacheOptions(namespaces []string) cache.Options {
+	options := cache.Options{
+		DefaultLabelSelector: labels.SelectorFromSet(labels.Set{desired.LabelManagedBy: desired.ManagedBy}),
+		ByObject: map[client.Object]cache.ByObject{
+			&v1alpha1.Marketplace{}: {Label: labels.Everything()},
+		},
+	}
+	if len(namespaces) > 0 {
+		options.DefaultNamespaces = map[string]cache.Config{}
+		for _, ns := range namespaces {
+			options.DefaultNamespaces[ns] = cache.Config{}
+		}
+	}
+	return options
+}
