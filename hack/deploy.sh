@@ -1,0 +1,182 @@
+#!/usr/bin/env bash
+# Installs the operator on a cluster, makes the sample marketplace and walks
+# through it. Quick when nothing changed.
+#
+#   hack/deploy.sh local           the cluster of hack/cluster; images are made
+#                                  here, without Docker
+#   hack/deploy.sh kind            the kind cluster marketplane, made if need be;
+#                                  the image by docker build
+#   hack/deploy.sh context NAME    a context of the kubeconfig; the image IMAGE,
+#                                  and for databases POSTGRES_IMAGE (default: the
+#                                  chart's), must be there for it to pull
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly mode=${1:-}
+readonly release=marketplane system=marketplane-system sample=chore-done
+readonly ready_timeout=420
+
+fail() {
+  echo "deploy: $*" >&2
+  exit 1
+}
+
+# step NAME COMMAND... says what runs and how long it took; its output shows
+# only if it fails.
+step() {
+  local name=$1 started=$SECONDS log
+  shift
+  log=$(mktemp)
+  printf '%s ...\n' "$name"
+  if ! "$@" >"$log" 2>&1; then
+    sed 's/^/    /' "$log" >&2
+    rm -f "$log"
+    fail "$name failed after $((SECONDS - started)) s"
+  fi
+  rm -f "$log"
+  printf '%s: %d s\n' "$name" "$((SECONDS - started))"
+}
+
+cluster() { go run -C hack/cluster . "$@"; }
+helm() { go tool -modfile=hack/tools/go.mod helm --kube-context "$context" "$@"; }
+kube() { "$kubectl" --context "$context" "$@"; }
+
+build_programs() {
+  export CGO_ENABLED=0
+  # Without the commit's stamp, equal sources give equal bytes, and so a tag
+  # that an unchanged build finds in the cluster already.
+  go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$1/marketplane" ./services
+  go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$1/marketplane-operator" .
+}
+
+digest_of() { cat "$@" | sha256sum | cut -c 1-12; }
+
+local_images() {
+  local cache=${XDG_CACHE_HOME:-$HOME/.cache}/marketplane/images programs=$PWD/.cache/image
+  mkdir -p "$cache" "$programs"
+  KUBECONFIG=$(cluster kubeconfig) || fail "the local cluster does not run; 'make up' starts it"
+  export KUBECONFIG
+  context=marketplane-local
+  kubectl=$(cluster assets)/kubectl
+
+  step "build the programs" build_programs "$programs"
+  image=marketplane/marketplane:dev-$(digest_of "$programs"/marketplane "$programs"/marketplane-operator)
+  postgres_image=marketplane-postgres:15
+  local archive=$cache/${image##*:}.tar
+  if [[ ! -f $archive ]]; then
+    # Older builds' archives are of no use once a newer one is made.
+    rm -f "$cache"/dev-*.tar
+    step "make the image $image" cluster image --out "$archive" --name "$image" --entrypoint /marketplane \
+      --file "$programs/marketplane=/marketplane" --file "$programs/marketplane-operator=/marketplane-operator"
+  fi
+  if [[ ! -f $cache/postgres-15.tar ]]; then
+    step "make the image $postgres_image" cluster postgres-image --out "$cache/postgres-15.tar" --name "$postgres_image"
+  fi
+  step "load the images" cluster load-image "$archive" "$cache/postgres-15.tar"
+}
+
+kind_images() {
+  local name=marketplane
+  context=kind-$name
+  kubectl=kubectl
+  if ! kind get clusters 2>/dev/null | grep -qx "$name"; then
+    step "make the kind cluster $name" kind create cluster --name "$name" --wait 3m
+  fi
+  step "build the image" docker build --quiet --tag marketplane/marketplane:dev .
+  # A tag of its own makes the cluster notice a new build.
+  image=marketplane/marketplane:dev-$(docker image inspect --format '{{.Id}}' marketplane/marketplane:dev | cut -c 8-19)
+  docker tag marketplane/marketplane:dev "$image"
+  step "load the image" kind load docker-image --name "$name" "$image"
+}
+
+named_images() {
+  context=${1:-}
+  [[ -n $context ]] || fail "name the cluster's context"
+  [[ -n ${IMAGE:-} ]] || fail "name an image that the cluster of $context can pull: IMAGE=registry/marketplane:tag (docker build makes it from the Dockerfile)"
+  kubectl=kubectl
+  image=$IMAGE
+  postgres_image=${POSTGRES_IMAGE:-}
+}
+
+install_operator() {
+  local name_part=${image##*/} values=()
+  [[ $name_part == *:* ]] || fail "the image $image has no tag"
+  values+=(--set-string "image.repository=${image%:*}" --set-string "image.tag=${image##*:}")
+  [[ -z $postgres_image ]] || values+=(--set-string "postgres.image=$postgres_image")
+  kube create namespace "$system" --dry-run=client -o yaml | kube apply -f -
+  kube label namespace "$system" --overwrite pod-security.kubernetes.io/enforce=restricted
+  helm upgrade --install "$release" charts/marketplane --namespace "$system" --wait --timeout 3m \
+    --set "test.marketplace.name=$sample" --set "test.marketplace.namespace=$sample" "${values[@]}" || {
+    kube -n "$system" get pods
+    kube -n "$system" logs -l app.kubernetes.io/name=marketplane-operator --tail 20 --prefix
+    return 1
+  }
+}
+
+apply_sample() {
+  kube create namespace "$sample" --dry-run=client -o yaml | kube apply -f -
+  kube label namespace "$sample" --overwrite pod-security.kubernetes.io/enforce=restricted
+  kube -n "$sample" apply -f config/samples/chore-done.yaml
+}
+
+readonly not_true='{range .status.conditions[?(@.status!="True")]}{"  "}{.type}{": "}{.message}{"\n"}{end}{range .status.conditions[?(@.type=="Stalled")]}{"  stalled: "}{.message}{"\n"}{end}'
+
+# The operator's new image must be everywhere before Ready means anything.
+is_ready() {
+  [[ $(kube -n "$sample" get deployments -l "marketplane.dev/marketplace=$sample" \
+    -o jsonpath='{.items[*].spec.template.spec.containers[0].image}') == "$image $image $image" ]] &&
+    kube -n "$sample" wait "marketplace/$sample" --for=condition=Ready --timeout=3s
+}
+
+wait_ready() {
+  local started=$SECONDS last='' now
+  echo "wait until the marketplace $sample is ready ..."
+  until is_ready >/dev/null 2>&1; do
+    now=$(kube -n "$sample" get marketplace "$sample" -o jsonpath="$not_true")
+    if [[ $now != "$last" ]]; then
+      printf '%4d s\n%s\n' "$((SECONDS - started))" "$now"
+      last=$now
+    fi
+    if ((SECONDS - started > ready_timeout)); then
+      explain >&2
+      fail "the marketplace $sample is not ready after $((SECONDS - started)) s"
+    fi
+    sleep 2
+  done
+  printf 'the marketplace %s is ready: %d s\n' "$sample" "$((SECONDS - started))"
+}
+
+# What one would look at next, when the marketplace does not become ready.
+explain() {
+  local pod
+  kube -n "$sample" get marketplaces,pods -o wide
+  kube -n "$sample" get events --sort-by=.lastTimestamp | tail -n 15
+  for pod in $(kube -n "$sample" get pods --no-headers | awk '{split($2, r, "/")} r[1] != r[2] && $3 != "Completed" {print $1}'); do
+    echo "--- the last lines of $pod"
+    kube -n "$sample" logs "$pod" --all-containers --tail 15 || true
+  done
+  echo "--- the last lines of the operator"
+  kube -n "$system" logs -l app.kubernetes.io/name=marketplane-operator --tail 15
+}
+
+walk_through() {
+  local started=$SECONDS
+  echo "walk through the marketplace $sample (helm test) ..."
+  helm test "$release" --namespace "$system" --logs --timeout 5m ||
+    fail "the walk through the marketplace $sample failed after $((SECONDS - started)) s"
+  printf 'the walk through the marketplace %s: %d s\n' "$sample" "$((SECONDS - started))"
+}
+
+context='' kubectl='' image='' postgres_image=''
+case $mode in
+  local) local_images ;;
+  kind) kind_images ;;
+  context) named_images "${2:-}" ;;
+  *) fail "usage: hack/deploy.sh local | kind | context NAME" ;;
+esac
+step "install the operator (its tools are built first, once: 2 minutes)" install_operator
+step "apply the marketplace $sample" apply_sample
+wait_ready
+walk_through
+kube get marketplaces --all-namespaces
+echo "all of it: $SECONDS s"
