@@ -80,14 +80,15 @@ type batch struct {
 	heldBack bool
 }
 
-// read returns what follows from, in commit order.
+// read returns what follows from, in commit order. (ORDER BY must name the
+// table's xid: the selected one is text, which sorts otherwise.)
 func read(ctx context.Context, q querier, from place, types []string) (batch, error) {
 	rows, err := q.Query(ctx, `
 		SELECT xid::text, position, id, type, subject, occurred_at, data,
 		       xid < pg_snapshot_xmin(pg_current_snapshot()) AS settled
 		FROM events
 		WHERE (xid, position) > ($1::text::xid8, $2::bigint) AND type = ANY ($3)
-		ORDER BY xid, position
+		ORDER BY events.xid, events.position
 		LIMIT $4`, from.xid, from.position, types, batchSize)
 	if err != nil {
 		return batch{}, fmt.Errorf("read events: %w", err)
@@ -125,7 +126,7 @@ func begin(ctx context.Context, q querier, since time.Time) (place, error) {
 	at := place{xid: "0"}
 	rows, err := q.Query(ctx, `
 		SELECT xid::text, position FROM events WHERE occurred_at < $1
-		ORDER BY xid DESC, position DESC LIMIT 1`, since.Add(-margin))
+		ORDER BY events.xid DESC, events.position DESC LIMIT 1`, since.Add(-margin))
 	if err != nil {
 		return at, fmt.Errorf("find where to begin: %w", err)
 	}

@@ -86,14 +86,16 @@ func initialise(ctx context.Context, bin string, account account, dir, data stri
 	if err := os.RemoveAll(fresh); err != nil {
 		return fmt.Errorf("clear a half-made cluster: %w", err)
 	}
-	args := []string{"-D", fresh, "-U", "postgres", "-E", "UTF8", "--locale=C", "--auth=scram-sha-256", "--pwfile=/dev/stdin"}
+	args := []string{"-D", fresh, "-U", "postgres", "-E", "UTF8", "--locale=C", "--auth-host=scram-sha-256", "--auth-local=peer", "--data-checksums"}
 	if ephemeral {
 		args = append(args, "--no-sync")
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), args...) //nolint:gosec // G204: our own arguments
 	cmd.Dir, cmd.SysProcAttr = dir, account.attributes()
-	cmd.Stdin = bytes.NewBufferString(rand.Text() + "\n")
 	if out, err := cmd.CombinedOutput(); err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("PostgreSQL's user can't enter %s: name a data folder that it can reach: %w", dir, err)
+		}
 		return fmt.Errorf("initdb: %w: %s", err, bytes.TrimSpace(out))
 	}
 	return os.Rename(fresh, data)

@@ -1,0 +1,206 @@
+package eventlog_test
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/marketplane/marketplane/services/events"
+	"github.com/marketplane/marketplane/services/internal/eventlog"
+	"github.com/marketplane/marketplane/services/internal/testkit"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+// newPool is of a service with a table for the effects of events.
+func newPool(t *testing.T) *pgxpool.Pool {
+	t.Helper()
+	effects := fstest.MapFS{"00001_effects.sql": {Data: []byte(
+		"-- +goose Up\nCREATE TABLE effects (n bigint GENERATED ALWAYS AS IDENTITY, subject uuid NOT NULL);\n")}}
+	return testkit.NewDatabase(t, map[string]fs.FS{"tasks": effects}).Pool(t, "tasks")
+}
+
+func ended(subject uuid.UUID) events.Event {
+	return events.Event{Subject: subject, Data: events.SessionEnded{SessionID: subject, Reason: "logged_out"}}
+}
+
+func appendEvent(t *testing.T, tx pgx.Tx, subject uuid.UUID) {
+	t.Helper()
+	if err := eventlog.Append(t.Context(), tx, ended(subject)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run starts f, and ends it with the test.
+func run(t *testing.T, f func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := f(ctx); err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+	})
+}
+
+func receive(t *testing.T, from <-chan uuid.UUID) uuid.UUID {
+	t.Helper()
+	select {
+	case id := <-from:
+		return id
+	case <-time.After(20 * time.Second):
+		t.Fatal("no event came")
+		return uuid.Nil
+	}
+}
+
+// A transaction that began first and commits last holds back what others
+// committed meanwhile; a reader that went by the growing number would pass it.
+func TestFollowerReadsInCommitOrder(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	slow, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := uuid.New(), uuid.New()
+	appendEvent(t, slow, first)
+	if err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+		appendEvent(t, tx, second)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+
+	got := make(chan uuid.UUID, 10)
+	wake := make(chan struct{})
+	follower := &eventlog.Follower{
+		Types: []string{events.TypeSessionEnded}, Pool: pool, Since: time.Now().Add(-time.Hour), Wake: wake, Log: testkit.Logger(t),
+		Handle: func(records []events.Record) {
+			for _, r := range records {
+				got <- r.Subject
+			}
+		},
+	}
+	run(t, follower.Run)
+	// Two looks are over once the third one is taken: both found nothing settled.
+	for range 3 {
+		wake <- struct{}{}
+	}
+	if len(got) != 0 {
+		t.Fatal("an event was read before one with an earlier place had ended")
+	}
+	if err := slow.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]uuid.UUID{first, second}, []uuid.UUID{receive(t, got), receive(t, got)}); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Several processes run the same consumer; one fails now and then after its
+// effect. Every event has its effect once, in order.
+func TestConsumerIsOnceInEffect(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	const total = 250
+	var (
+		mu       sync.Mutex
+		attempts int
+	)
+	settled := make(chan struct{}, total)
+	for range 3 {
+		consumer := &eventlog.Consumer{
+			Name: "tasks.test", Types: []string{events.TypeSessionEnded}, Pool: pool, Log: testkit.Logger(t),
+			Handle: func(ctx context.Context, tx pgx.Tx, records []events.Record) error {
+				for _, r := range records {
+					if _, err := tx.Exec(ctx, "INSERT INTO effects (subject) VALUES ($1)", r.Subject); err != nil {
+						return err
+					}
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if attempts++; attempts == 1 {
+					return errors.New("a failure after the effect")
+				}
+				return nil
+			},
+			After: func() { settled <- struct{}{} },
+		}
+		run(t, consumer.Run)
+	}
+	var want []uuid.UUID
+	for range total {
+		id := uuid.New()
+		want = append(want, id)
+		if err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+			appendEvent(t, tx, id)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	effects := func() []uuid.UUID {
+		rows, err := pool.Query(t.Context(), "SELECT subject FROM effects ORDER BY n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	for len(effects()) < total {
+		select {
+		case <-settled:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%d of %d events had an effect", len(effects()), total)
+		}
+	}
+	if diff := cmp.Diff(want, effects()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A process that starts hears of the past that still matters, not of all of it.
+func TestFollowerBeginsInThePast(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	old, recent := uuid.New(), uuid.New()
+	for _, e := range []struct {
+		subject uuid.UUID
+		age     string
+	}{{old, "2 hours"}, {recent, "1 minute"}} {
+		if _, err := pool.Exec(t.Context(),
+			"INSERT INTO events (id, type, subject, data, occurred_at) VALUES ($1, $2, $3, '{}', now() - $4::text::interval)",
+			uuid.New(), events.TypeSessionEnded, e.subject, e.age); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := make(chan uuid.UUID, 10)
+	run(t, (&eventlog.Follower{
+		Types: []string{events.TypeSessionEnded}, Pool: pool, Since: time.Now().Add(-5 * time.Minute), Log: testkit.Logger(t),
+		Handle: func(records []events.Record) {
+			for _, r := range records {
+				got <- r.Subject
+			}
+		},
+	}).Run)
+	if id := receive(t, got); id != recent {
+		t.Errorf("first event read = %s, want the recent one %s", id, recent)
+	}
+}

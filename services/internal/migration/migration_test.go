@@ -1,0 +1,114 @@
+package migration_test
+
+import (
+	"errors"
+	"io/fs"
+	"sync"
+	"testing"
+	"testing/fstest"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/services/internal/eventlog"
+	"github.com/marketplane/marketplane/services/internal/migration"
+	"github.com/marketplane/marketplane/services/internal/testkit"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+var things = fstest.MapFS{"00001_things.sql": {Data: []byte("-- +goose Up\nCREATE TABLE things (id int PRIMARY KEY);\n")}}
+
+func TestRolesReachOnlyWhatIsTheirs(t *testing.T) {
+	t.Parallel()
+	db := testkit.NewDatabase(t, map[string]fs.FS{contract.ComponentAuth: things, contract.ComponentTasks: things})
+	auth := db.Pool(t, contract.ComponentAuth)
+	foreign := contract.DatabaseSchema(db.Installation, contract.ComponentTasks)
+
+	tests := map[string]struct {
+		statement string
+		wantCode  string // SQLSTATE; empty for success
+	}{
+		"writes its own table":          {`INSERT INTO things VALUES (1)`, ""},
+		"reads its own table":           {`SELECT id FROM things`, ""},
+		"does not change its shape":     {`ALTER TABLE things ADD COLUMN more int`, "42501"},
+		"does not drop it":              {`DROP TABLE things`, "42501"},
+		"does not make tables":          {`CREATE TABLE more (id int)`, "42501"},
+		"reads the events":              {`SELECT id FROM events`, ""},
+		"does not rewrite events":       {`UPDATE events SET type = 'x'`, "42501"},
+		"does not delete events":        {`DELETE FROM events`, "42501"},
+		"does not see another's schema": {`SELECT id FROM "` + foreign + `".things`, "42501"},
+		"does not act as another role":  {`SET ROLE "` + contract.DatabaseRole(db.Installation, contract.ComponentTasks) + `"`, "42501"},
+		"does not make public tables":   {`CREATE TABLE public.more (id int)`, "42501"},
+		"does not make schemas":         {`CREATE SCHEMA more`, "42501"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := auth.Exec(t.Context(), tt.statement)
+			var pg *pgconn.PgError
+			code := ""
+			if errors.As(err, &pg) {
+				code = pg.Code
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			if code != tt.wantCode {
+				t.Errorf("SQLSTATE = %q (%v), want %q", code, err, tt.wantCode)
+			}
+		})
+	}
+}
+
+// A consumer's place belongs to the role that reads under it.
+func TestConsumersDoNotMoveEachOther(t *testing.T) {
+	t.Parallel()
+	db := testkit.NewDatabase(t, map[string]fs.FS{contract.ComponentAuth: things, contract.ComponentTasks: things})
+	if _, err := db.Pool(t, contract.ComponentTasks).Exec(t.Context(), `INSERT INTO consumers (name) VALUES ('tasks.x')`); err != nil {
+		t.Fatal(err)
+	}
+	tag, err := db.Pool(t, contract.ComponentAuth).Exec(t.Context(), `UPDATE consumers SET position = 99`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tag.RowsAffected() != 0 {
+		t.Error("another role's consumer was moved")
+	}
+}
+
+// Two installations share a server, and never meet; starting again with new
+// passwords, at the same time, is harmless.
+func TestApplyAgainAndBeside(t *testing.T) {
+	t.Parallel()
+	url := testkit.EmptyDatabase(t)
+	plan := func(installation, password string) migration.Plan {
+		return migration.Plan{
+			Installation: installation, Events: eventlog.Migrations(),
+			Schemas: []migration.Schema{{Service: contract.ComponentAuth, Password: password, Migrations: things}},
+		}
+	}
+	var wg sync.WaitGroup
+	for _, p := range []migration.Plan{plan("0a", "one"), plan("0a", "one"), plan("0b", "two"), plan("0b", "two")} {
+		wg.Go(func() {
+			if err := migration.Apply(t.Context(), url, p, testkit.Logger(t)); err != nil {
+				t.Errorf("apply %s: %v", p.Installation, err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := migration.Apply(t.Context(), url, plan("0a", "changed"), testkit.Logger(t)); err != nil {
+		t.Fatal(err)
+	}
+	pool, err := pgxpool.New(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	var schemas int
+	if err := pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_namespace WHERE nspname ~ '^mp_0[ab]_(auth|events)$'`).Scan(&schemas); err != nil {
+		t.Fatal(err)
+	}
+	if schemas != 4 {
+		t.Errorf("%d schemas, want 4", schemas)
+	}
+}
