@@ -25,7 +25,7 @@ import (
 )
 
 // format changes whenever a cluster that an older tool made must be made anew.
-const format = 1
+const format = 2
 
 // Cluster is the local cluster of one run folder.
 type Cluster struct {

@@ -174,5 +174,6 @@ disabled_plugins = [
 
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
         SystemdCgroup = false
-`, node.ContainerdRoot(), node.ContainerdState(), node.Socket(), node.ContainerdOpt(), layout.PauseImage, host.CNIPlugins, node.CNIConfig())
+        Root = %[8]q
+`, node.ContainerdRoot(), node.ContainerdState(), node.Socket(), node.ContainerdOpt(), layout.PauseImage, host.CNIPlugins, node.CNIConfig(), node.RuncState())
 }

@@ -81,9 +81,7 @@ func Restore(dir layout.Dir) error {
 		}
 	}
 	removeLinksInto("/var/log/containers", string(dir))
-	for _, name := range layoutNamespaces() {
-		removePrefixed("/var/lib/cni/results", name+"-")
-	}
+	removeMentioning("/var/lib/cni/results", string(dir))
 	for _, path := range s.Absent {
 		if path == "/var/lib/kubelet/device-plugins" {
 			for _, file := range []string{"kubelet.sock", "kubelet_internal_checkpoint", "DEPRECATION"} {
@@ -98,14 +96,6 @@ func Restore(dir layout.Dir) error {
 		return fmt.Errorf("restore kernel settings: %w", err)
 	}
 	return os.Remove(dir.Host())
-}
-
-func layoutNamespaces() []string {
-	var names []string
-	for _, n := range layout.Nodes() {
-		names = append(names, n.Namespace)
-	}
-	return names
 }
 
 // removeLinksInto removes the symbolic links of a folder that point under
@@ -123,14 +113,17 @@ func removeLinksInto(folder, target string) {
 	}
 }
 
-func removePrefixed(folder, prefix string) {
+// removeMentioning removes the files of a folder whose text names something
+// under target: the CNI library's notes of pods' links name their namespaces.
+func removeMentioning(folder, target string) {
 	entries, err := os.ReadDir(folder)
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), prefix) {
-			_ = os.Remove(filepath.Join(folder, e.Name()))
+		path := filepath.Join(folder, e.Name())
+		if data, err := os.ReadFile(path); err == nil && strings.Contains(string(data), target+"/") { //nolint:gosec // a file of the given folder
+			_ = os.Remove(path)
 		}
 	}
 }

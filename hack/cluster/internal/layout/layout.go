@@ -170,6 +170,9 @@ func (d NodeDir) ContainerdState() string { return d.join("containerd", "state")
 // ContainerdOpt is containerd's folder for optional plugins.
 func (d NodeDir) ContainerdOpt() string { return d.join("containerd", "opt") }
 
+// RuncState is where runc keeps the state of containers.
+func (d NodeDir) RuncState() string { return d.join("containerd", "runc") }
+
 // Socket is containerd's socket.
 func (d NodeDir) Socket() string { return d.join("containerd", "containerd.sock") }
 
@@ -183,7 +186,7 @@ func (d NodeDir) CNIState() string { return d.join("cni", "networks") }
 func (d NodeDir) All() []string {
 	return []string{
 		d.Kubelet(), d.PodLogs(), d.VolumePlugins(), d.ContainerdRoot(),
-		d.ContainerdState(), d.ContainerdOpt(), d.CNIConfig(), d.CNIState(),
+		d.ContainerdState(), d.ContainerdOpt(), d.RuncState(), d.CNIConfig(), d.CNIState(),
 	}
 }
 
