@@ -55,7 +55,7 @@ func (UserRegistered) EventType() string { return TypeUserRegistered }
 type SessionEnded struct {
 	SessionID uuid.UUID `json:"session_id"`
 	UserID    uuid.UUID `json:"user_id"`
-	// Reason is "logged_out" or "refresh_token_reused".
+	// Reason is "logged_out", "refresh_token_reused" or "expired".
 	Reason string `json:"reason"`
 }
 
