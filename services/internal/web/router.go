@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -52,10 +53,24 @@ func NewRouter(options Options) chi.Router {
 		writeProblem(w, newProblem(r.Context(), http.StatusNotFound, "no_such_route", "Nothing is served at this path."))
 	})
 	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Allow"] = allowed(r)
 		writeProblem(w, newProblem(r.Context(), http.StatusMethodNotAllowed, "method_not_allowed",
 			"This path does not take this method; see the Allow header."))
 	})
 	return r
+}
+
+// allowed lists the methods of the request's path; RFC 9110 wants them with a
+// 405.
+func allowed(r *http.Request) []string {
+	var methods []string
+	routes := chi.RouteContext(r.Context()).Routes
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		if routes.Match(chi.NewRouteContext(), method, r.URL.Path) {
+			methods = append(methods, method)
+		}
+	}
+	return []string{strings.Join(methods, ", ")}
 }
 
 func identify(instance string) func(http.Handler) http.Handler {
