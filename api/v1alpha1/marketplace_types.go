@@ -74,7 +74,7 @@ type MarketplaceSpec struct {
 // DatabaseSpec is where the services keep their data.
 //
 // +kubebuilder:validation:XValidation:rule="quantity(has(self.embedded) ? string(self.embedded.storage.size) : '5Gi').compareTo(quantity(has(oldSelf.embedded) ? string(oldSelf.embedded.storage.size) : '5Gi')) >= 0",message="embedded.storage.size can only grow (it is 5Gi where it is not set): a volume cannot shrink; to use a smaller one, make another Marketplace",fieldPath=".embedded"
-// +kubebuilder:validation:XValidation:rule="(has(self.embedded) && has(self.embedded.storage.className) ? self.embedded.storage.className : '') == (has(oldSelf.embedded) && has(oldSelf.embedded.storage.className) ? oldSelf.embedded.storage.className : '')",message="embedded.storage.className cannot be changed: the data stays on the volume that was made first; to use another class, make another Marketplace",fieldPath=".embedded"
+// +kubebuilder:validation:XValidation:rule=`(has(self.embedded) && has(self.embedded.storage.className) ? self.embedded.storage.className : "") == (has(oldSelf.embedded) && has(oldSelf.embedded.storage.className) ? oldSelf.embedded.storage.className : "")`,message="embedded.storage.className cannot be changed: the data stays on the volume that was made first; to use another class, make another Marketplace",fieldPath=".embedded"
 type DatabaseSpec struct {
 	// embedded is one PostgreSQL that the operator runs, for evaluation. It is
 	// what a Marketplace gets that names nothing else.
