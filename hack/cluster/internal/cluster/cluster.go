@@ -80,7 +80,7 @@ func (c Cluster) Up(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := c.start(ctx, component.Paths{Dir: c.Dir, Kubernetes: kubernetes}, images, fresh); err != nil {
+	if err := (&starter{Cluster: c, paths: component.Paths{Dir: c.Dir, Kubernetes: kubernetes}, images: images}).start(ctx, fresh); err != nil {
 		return fmt.Errorf("%w\nlogs: %s; to start over: the down command, then up", err, c.Dir.Logs())
 	}
 	if fresh {
@@ -185,140 +185,6 @@ func copySelf(to string) error {
 	return out.Close()
 }
 
-// start starts every component that does not run and waits until pods can
-// run. Everything in it may be done again to a cluster that runs.
-func (c Cluster) start(ctx context.Context, paths component.Paths, images systemImages, fresh bool) error {
-	files, err := paths.Files()
-	if err != nil {
-		return err
-	}
-	if fresh {
-		for path, data := range files {
-			if err := os.WriteFile(path, data, 0o600); err != nil {
-				return fmt.Errorf("write configuration: %w", err)
-			}
-		}
-	}
-	api, err := kubeapi.New(layout.APIServerURL(), c.Dir.PKI())
-	if err != nil {
-		return err
-	}
-	if err := c.startControlPlane(ctx, paths, api); err != nil {
-		return err
-	}
-	if err := c.startNodes(ctx, paths, api, images); err != nil {
-		return err
-	}
-	if err := c.launch(paths.Provisioner()); err != nil {
-		return err
-	}
-	if err := c.Progress.Step(ctx, "apply CoreDNS and the StorageClass", nil, func(ctx context.Context) error {
-		return c.applyAddons(ctx, paths, images)
-	}); err != nil {
-		return err
-	}
-	if err := c.wait(ctx, "both nodes are Ready", time.Minute, func(ctx context.Context) error { return nodesReady(ctx, api) }); err != nil {
-		return err
-	}
-	return c.wait(ctx, "CoreDNS is available", time.Minute, func(ctx context.Context) error { return coreDNSAvailable(ctx, api) })
-}
-
-func (c Cluster) startControlPlane(ctx context.Context, paths component.Paths, api *kubeapi.Client) error {
-	components := []component.Component{paths.Etcd(), paths.APIServer()}
-	for _, n := range layout.Nodes() {
-		// The runtimes come up while the API server does.
-		components = append(components, paths.Containerd(n))
-	}
-	if err := c.launch(components...); err != nil {
-		return err
-	}
-	if err := c.wait(ctx, "kube-apiserver is ready", time.Minute, api.Healthy); err != nil {
-		return err
-	}
-	return c.launch(paths.ControllerManager(), paths.Scheduler())
-}
-
-func (c Cluster) startNodes(ctx context.Context, paths component.Paths, api *kubeapi.Client, images systemImages) error {
-	for _, n := range layout.Nodes() {
-		if err := registerNode(ctx, api, n); err != nil {
-			return err
-		}
-		if err := c.wait(ctx, "containerd of "+n.Name+" answers", 30*time.Second, func(ctx context.Context) error {
-			return run.Quiet(ctx, "ctr", "--address", c.Dir.Node(n.Name).Socket(), "version")
-		}); err != nil {
-			return err
-		}
-	}
-	if err := c.load(ctx, []string{images.Pause, images.CoreDNS}); err != nil {
-		return err
-	}
-	for _, n := range layout.Nodes() {
-		if err := c.launch(paths.Kubelet(n), paths.KubeProxy(n)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// applyAddons applies what runs in the cluster.
-func (c Cluster) applyAddons(ctx context.Context, paths component.Paths, images systemImages) error {
-	manifest, err := component.Addons(images.CoreDNSName)
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(c.Dir.Config(), "addons.yaml")
-	if err := os.WriteFile(path, []byte(manifest), 0o600); err != nil {
-		return fmt.Errorf("write addons: %w", err)
-	}
-	return run.Quiet(ctx, filepath.Join(paths.Kubernetes, "kubectl"), "--kubeconfig", c.Dir.Kubeconfig(),
-		"apply", "--server-side", "--force-conflicts", "--field-manager=marketplane-cluster", "-f", path)
-}
-
-// launch starts components that do not run yet.
-func (c Cluster) launch(components ...component.Component) error {
-	for _, comp := range components {
-		if _, err := c.processes().Start(comp.Name, comp.Args); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// wait asks again until ready returns nil. It gives up early, with the end of
-// its log, when a component ended.
-func (c Cluster) wait(ctx context.Context, what string, limit time.Duration, ready func(context.Context) error) error {
-	return c.Progress.Step(ctx, what, nil, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, limit)
-		defer cancel()
-		tick := time.NewTicker(200 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			err := ready(ctx)
-			if err == nil {
-				return nil
-			}
-			if dead := c.dead(); dead != nil {
-				return fmt.Errorf("%s ended; its log %s ends so:\n%s", dead.Name, dead.Log, dead.LogTail(15))
-			}
-			select {
-			case <-ctx.Done():
-				return errors.Join(ctx.Err(), err)
-			case <-tick.C:
-			}
-		}
-	})
-}
-
-// dead returns the record of a component that was started and does not run.
-func (c Cluster) dead() *process.Record {
-	for _, name := range Components() {
-		if rec, err := c.processes().Find(name); err == nil && !rec.Alive() {
-			return &rec
-		}
-	}
-	return nil
-}
-
 // Components returns the names of all components, in the order of their start.
 func Components() []string {
 	names := []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
@@ -326,30 +192,6 @@ func Components() []string {
 		names = append(names, "containerd-"+n.Name, "kubelet-"+n.Name, "kube-proxy-"+n.Name)
 	}
 	return append(names, "provisioner")
-}
-
-// registerNode makes the Node object before its kubelet does, with the pod
-// range that its network was made for.
-func registerNode(ctx context.Context, api *kubeapi.Client, n layout.Node) error {
-	type object map[string]any
-	err := api.Create(ctx, "/api/v1/nodes", object{
-		"apiVersion": "v1", "kind": "Node",
-		"metadata": object{"name": n.Name, "labels": map[string]string{
-			"topology.kubernetes.io/zone": n.Zone, "kubernetes.io/hostname": n.Name,
-			"kubernetes.io/os": "linux",
-		}},
-		"spec": object{"podCIDR": n.PodCIDR, "podCIDRs": []string{n.PodCIDR}},
-	})
-	if err != nil && !kubeapi.IsStatus(err, 409) {
-		return fmt.Errorf("register %s: %w", n.Name, err)
-	}
-	return nil
-}
-
-// Kubectl returns the path of kubectl, building it if needed.
-func (c Cluster) Kubectl(ctx context.Context) (string, error) {
-	dir, err := c.Builder.Build(ctx, binaries.Kubernetes().Only("kubectl"))
-	return filepath.Join(dir, "kubectl"), err
 }
 
 // ErrNotUp says that no cluster is there.
