@@ -16,7 +16,6 @@ import (
 	"github.com/marketplane/marketplane/hack/cluster/internal/cgroups"
 	"github.com/marketplane/marketplane/hack/cluster/internal/component"
 	"github.com/marketplane/marketplane/hack/cluster/internal/host"
-	"github.com/marketplane/marketplane/hack/cluster/internal/kubeapi"
 	"github.com/marketplane/marketplane/hack/cluster/internal/layout"
 	"github.com/marketplane/marketplane/hack/cluster/internal/network"
 	"github.com/marketplane/marketplane/hack/cluster/internal/pki"
