@@ -77,7 +77,7 @@ const (
 	// EnvBusURL is a comma-separated list of nats:// URLs without credentials.
 	EnvBusURL = "MARKETPLANE_BUS_URL"
 	// EnvBusTokenFile is the path of a file with the bus's token.
-	EnvBusTokenFile = "MARKETPLANE_BUS_TOKEN_FILE" //nolint:gosec // G101: the name of a variable that holds a path
+	EnvBusTokenFile = "MARKETPLANE_BUS_TOKEN_FILE"
 	// EnvBusRoutes is, for bus, a comma-separated list of nats-route:// URLs of
 	// the cluster's members; empty for a single server.
 	EnvBusRoutes = "MARKETPLANE_BUS_ROUTES"
@@ -89,6 +89,10 @@ const (
 	EnvJWKSFile = "MARKETPLANE_JWKS_FILE"
 	// EnvIssuer is the issuer ("iss") of access tokens.
 	EnvIssuer = "MARKETPLANE_ISSUER"
+	// EnvTrustedProxies is, for auth, a comma-separated list of networks, such as
+	// 10.244.0.0/16, whose word in X-Forwarded-For is taken for the address of a
+	// client. Without it, everyone behind a proxy counts as one address.
+	EnvTrustedProxies = "MARKETPLANE_TRUSTED_PROXIES"
 	// EnvAllowedOrigins is a comma-separated list of origins, such as
 	// https://app.example.com, that browsers may open WebSockets from beside
 	// the service's own host.

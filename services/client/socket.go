@@ -195,7 +195,8 @@ func (s *Socket) call(ctx context.Context, op map[string]any, out any) error {
 		s.mu.Unlock()
 		return fmt.Errorf("encode %v: %w", op["op"], err)
 	}
-	c.encoded = append(encoded, '\n')
+	encoded = append(encoded, '\n')
+	c.encoded = encoded
 	s.pending[id] = c
 	current := s.link
 	s.mu.Unlock()
@@ -399,7 +400,7 @@ func (s *Socket) connect(ctx context.Context, old *link) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	url := "ws" + strings.TrimPrefix(s.session.client.urls.Messaging, "http") + "/v1/ws"
-	conn, response, err := websocket.Dial(ctx, url, &websocket.DialOptions{
+	conn, response, err := websocket.Dial(ctx, url, &websocket.DialOptions{ //nolint:bodyclose // the library closes it
 		Subprotocols: []string{Subprotocol}, HTTPClient: s.session.client.http,
 	})
 	if err != nil {

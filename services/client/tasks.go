@@ -55,7 +55,7 @@ func (s *Session) AcceptOffer(ctx context.Context, task, offer uuid.UUID) error 
 	return s.move(ctx, task, "/offers/"+offer.String()+"/accept", "assigned")
 }
 
-// Start, Submit and Complete move the chore on.
+// Start says that the tasker begins.
 func (s *Session) Start(ctx context.Context, task uuid.UUID) error {
 	return s.move(ctx, task, "/start", "in_progress")
 }

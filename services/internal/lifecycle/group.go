@@ -51,7 +51,7 @@ func (g *Group) Go(name string, run func(ctx context.Context) error) {
 		Name: name,
 		Start: func(context.Context) error {
 			var ctx context.Context
-			ctx, cancel = context.WithCancel(context.Background())
+			ctx, cancel = context.WithCancel(context.Background()) //nolint:gosec // G118: Stop calls it
 			go func() {
 				defer close(done)
 				if err := run(ctx); ctx.Err() == nil {

@@ -83,14 +83,22 @@ func TestRefusalsAreProblems(t *testing.T) {
 		wantHeader                             map[string]string
 	}{
 		"malformed JSON": {body: `{"name":`, wantStatus: 400, wantCode: "malformed"},
-		"unknown field": {body: `{"name":"a","` + sent + `":1}`, wantStatus: 422, wantCode: "invalid",
-			wantErrors: []web.ProblemError{{In: "body", Pointer: "/" + sent, Detail: "unexpected property"}}},
-		"missing field": {body: `{}`, wantStatus: 422, wantCode: "invalid",
-			wantErrors: []web.ProblemError{{In: "body", Detail: "expected required property name to be present"}}},
-		"nested field": {body: `{"name":"a","items":[{"size":1},{"size":0}]}`, wantStatus: 422, wantCode: "invalid",
-			wantErrors: []web.ProblemError{{In: "body", Pointer: "/items/1/size", Detail: "expected number >= 1"}}},
-		"bad parameter": {path: "/names/1?limit=99", body: `{"name":"a"}`, wantStatus: 422, wantCode: "invalid",
-			wantErrors: []web.ProblemError{{In: "query", Name: "limit", Detail: "expected number <= 10"}}},
+		"unknown field": {
+			body: `{"name":"a","` + sent + `":1}`, wantStatus: 422, wantCode: "invalid",
+			wantErrors: []web.ProblemError{{In: "body", Pointer: "/" + sent, Detail: "unexpected property"}},
+		},
+		"missing field": {
+			body: `{}`, wantStatus: 422, wantCode: "invalid",
+			wantErrors: []web.ProblemError{{In: "body", Detail: "expected required property name to be present"}},
+		},
+		"nested field": {
+			body: `{"name":"a","items":[{"size":1},{"size":0}]}`, wantStatus: 422, wantCode: "invalid",
+			wantErrors: []web.ProblemError{{In: "body", Pointer: "/items/1/size", Detail: "expected number >= 1"}},
+		},
+		"bad parameter": {
+			path: "/names/1?limit=99", body: `{"name":"a"}`, wantStatus: 422, wantCode: "invalid",
+			wantErrors: []web.ProblemError{{In: "query", Name: "limit", Detail: "expected number <= 10"}},
+		},
 		"oversized body":     {body: `{"name":"` + strings.Repeat("x", 300) + `"}`, wantStatus: 413, wantCode: "too_large"},
 		"not JSON":           {contentType: "text/plain", body: "a", wantStatus: 415, wantCode: "unsupported_media_type"},
 		"no token":           {token: "-", body: `{"name":"a"}`, wantStatus: 401, wantCode: "token_missing", wantHeader: map[string]string{"WWW-Authenticate": "Bearer"}},
