@@ -1,0 +1,89 @@
+package messaging
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/marketplane/marketplane/services/internal/fault"
+)
+
+const (
+	// MaxBody is how large a message's body may be, in bytes of JSON.
+	MaxBody = 32 << 10
+	// maxBodyDepth bounds nesting; the limits of parsers further on are unlike.
+	maxBodyDepth = 32
+	// maxNumber bounds the length of a number's text: PostgreSQL's numeric and
+	// JavaScript's double take what is shorter, exponents aside.
+	maxNumber = 64
+)
+
+var (
+	errBodyTooLarge = fault.New(fault.Invalid, "body_too_large", "The body is larger than 32 KiB.").At("/body")
+	errBodyShape    = fault.New(fault.Invalid, "body_invalid", "The body must be a JSON object that is not empty.").At("/body")
+	errBodyDeep     = fault.New(fault.Invalid, "body_invalid", "The body is nested too deeply.").At("/body")
+	errBodyText     = fault.New(fault.Invalid, "body_invalid", "The body holds text that is not UTF-8, or a NUL character.").At("/body")
+	errBodyNumber   = fault.New(fault.Invalid, "body_invalid", "The body holds a number that is too long.").At("/body")
+)
+
+// checkBody returns the body without insignificant white space. What it lets
+// through, every store and client can hold.
+func checkBody(body json.RawMessage) (json.RawMessage, error) {
+	if len(body) > MaxBody {
+		return nil, errBodyTooLarge
+	}
+	if !utf8.Valid(body) {
+		return nil, errBodyText
+	}
+	if err := checkTokens(body); err != nil {
+		return nil, err
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, body); err != nil {
+		return nil, errBodyShape.Because(err)
+	}
+	if compact.String() == "{}" {
+		return nil, errBodyShape
+	}
+	return compact.Bytes(), nil
+}
+
+func checkTokens(body []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.UseNumber()
+	depth := 0
+	for first := true; ; first = false {
+		token, err := decoder.Token()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return errBodyShape.Because(err)
+		}
+		if first && token != json.Delim('{') {
+			return errBodyShape
+		}
+		switch t := token.(type) {
+		case json.Delim:
+			if t == '{' || t == '[' {
+				depth++
+			} else {
+				depth--
+			}
+			if depth > maxBodyDepth {
+				return errBodyDeep
+			}
+		case string:
+			if strings.ContainsRune(t, 0) {
+				return errBodyText
+			}
+		case json.Number:
+			if len(t) > maxNumber {
+				return errBodyNumber
+			}
+		}
+	}
+}

@@ -1,0 +1,281 @@
+// Package commit groups the writes of messages: what arrives within a few
+// milliseconds is written in one transaction, which is what makes many small
+// durable writes cheap. Whoever sends waits for that transaction and for
+// nothing else. It knows no database and no wire.
+package commit
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/marketplane/marketplane/services/internal/fault"
+	"github.com/marketplane/marketplane/services/messaging"
+)
+
+// Outcome is what became of one draft of a batch.
+type Outcome struct {
+	Sent messaging.Sent
+	// Err is the draft's own fault; nil for a message that is written.
+	Err error
+}
+
+// Writer writes a batch durably. It returns one outcome for each draft, in
+// their order, and the items that tell of what was written. An error concerns
+// the whole batch: of kind Unavailable if a later try may do.
+type Writer interface {
+	Write(ctx context.Context, drafts []messaging.Draft) ([]Outcome, []messaging.Item, error)
+}
+
+// Options bound a Queue. Zero values mean the defaults.
+type Options struct {
+	// Delay is how long a draft may wait for others: 3 ms.
+	Delay time.Duration
+	// MaxBatch is how many drafts one transaction takes: 200.
+	MaxBatch int
+	// MaxWaiting is how many drafts may wait for a transaction: 2000.
+	MaxWaiting int
+	// Timeout bounds the writing of one batch: 5 s.
+	Timeout time.Duration
+}
+
+func (o Options) withDefaults() Options {
+	if o.Delay == 0 {
+		o.Delay = 3 * time.Millisecond
+	}
+	if o.MaxBatch == 0 {
+		o.MaxBatch = 200
+	}
+	if o.MaxWaiting == 0 {
+		o.MaxWaiting = 2000
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 5 * time.Second
+	}
+	return o
+}
+
+// inFlight is how many batches are written at a time: one commits while the
+// next one is prepared. More would take database connections from readers.
+const inFlight = 2
+
+var (
+	errOverloaded = fault.New(fault.Unavailable, "overloaded",
+		"More messages arrive than can be written. Try again in a moment.").After(500 * time.Millisecond)
+	errStopped = fault.New(fault.Unavailable, "stopping",
+		"This server is going away. Connect again, and send the message once more.").After(100 * time.Millisecond)
+	errUnknown = fault.New(fault.Unavailable, "outcome_unknown",
+		"The message may or may not be written. Send it again with the same client_id.").After(500 * time.Millisecond)
+)
+
+// Queue is a messaging.Sender.
+type Queue struct {
+	writer   Writer
+	announce func([]messaging.Item)
+	options  Options
+	log      *slog.Logger
+	metrics  metrics
+
+	waiting chan request
+	stop    chan struct{} // closed when no more drafts are taken
+	done    chan struct{} // closed when every draft has its answer
+
+	mu      sync.RWMutex // held for reading while a draft enters
+	stopped bool
+}
+
+type request struct {
+	draft  messaging.Draft
+	answer chan Outcome // holds one, so that nobody waits for a sender that left
+}
+
+type metrics struct {
+	size     prometheus.Histogram
+	duration *prometheus.HistogramVec
+	refused  prometheus.Counter
+}
+
+func newMetrics(registry prometheus.Registerer) metrics {
+	m := metrics{
+		size: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "marketplane_messaging_commit_batch_size",
+			Help:    "Messages written in one transaction.",
+			Buckets: []float64{1, 2, 5, 10, 20, 50, 100, 200},
+		}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "marketplane_messaging_commit_duration_seconds",
+			Help:    "Time of one group commit, by result (ok, refused, unavailable).",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
+		}, []string{"result"}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "marketplane_messaging_commit_refused_total",
+			Help: "Messages refused for now because too many waited to be written.",
+		}),
+	}
+	registry.MustRegister(m.size, m.duration, m.refused)
+	return m
+}
+
+// NewQueue makes a queue; Start it. announce gets the items of every commit,
+// before the senders are answered; it must not block.
+func NewQueue(writer Writer, announce func([]messaging.Item), options Options, log *slog.Logger, registry prometheus.Registerer) *Queue {
+	options = options.withDefaults()
+	return &Queue{
+		writer: writer, announce: announce, options: options, log: log, metrics: newMetrics(registry),
+		waiting: make(chan request, options.MaxWaiting),
+		stop:    make(chan struct{}),
+		done:    make(chan struct{}),
+	}
+}
+
+// Send implements messaging.Sender. When ctx ends first, the outcome is not
+// known, and the fault says so.
+func (q *Queue) Send(ctx context.Context, draft messaging.Draft) (messaging.Sent, error) {
+	r := request{draft: draft, answer: make(chan Outcome, 1)}
+	if err := q.enter(r); err != nil {
+		return messaging.Sent{}, err
+	}
+	select {
+	case outcome := <-r.answer:
+		return outcome.Sent, outcome.Err
+	case <-ctx.Done():
+		return messaging.Sent{}, errUnknown.Because(ctx.Err())
+	}
+}
+
+func (q *Queue) enter(r request) error {
+	q.mu.RLock()
+	defer q.mu.RUnlock()
+	if q.stopped {
+		return errStopped
+	}
+	select {
+	case q.waiting <- r:
+		return nil
+	default:
+		q.metrics.refused.Inc()
+		return errOverloaded
+	}
+}
+
+// Start begins to write.
+func (q *Queue) Start(context.Context) error {
+	go q.run()
+	return nil
+}
+
+// Stop takes no more drafts, and waits until those that wait have their answer.
+func (q *Queue) Stop(ctx context.Context) error {
+	q.mu.Lock()
+	if !q.stopped {
+		q.stopped = true
+		close(q.stop)
+	}
+	q.mu.Unlock()
+	select {
+	case <-q.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (q *Queue) run() {
+	defer close(q.done)
+	var writing sync.WaitGroup
+	defer writing.Wait()
+	slots := make(chan struct{}, inFlight)
+	for {
+		requests := q.collect()
+		if len(requests) == 0 {
+			return // stopped, and nothing waits
+		}
+		slots <- struct{}{}
+		// While both slots were taken, more may have come.
+		requests = q.take(requests)
+		writing.Go(func() {
+			defer func() { <-slots }()
+			ctx, cancel := context.WithTimeout(context.Background(), q.options.Timeout)
+			defer cancel()
+			q.write(ctx, requests)
+		})
+	}
+}
+
+// collect waits for a first draft, and a little for others to go with it. It
+// returns none once the queue is stopped and empty.
+func (q *Queue) collect() []request {
+	var requests []request
+	select {
+	case r := <-q.waiting:
+		requests = append(requests, r)
+	case <-q.stop:
+		return q.take(nil)
+	}
+	delay := time.NewTimer(q.options.Delay)
+	defer delay.Stop()
+	for len(requests) < q.options.MaxBatch {
+		select {
+		case r := <-q.waiting:
+			requests = append(requests, r)
+		case <-delay.C:
+			return requests
+		case <-q.stop:
+			return requests
+		}
+	}
+	return requests
+}
+
+// take adds what waits already.
+func (q *Queue) take(requests []request) []request {
+	for len(requests) < q.options.MaxBatch {
+		select {
+		case r := <-q.waiting:
+			requests = append(requests, r)
+		default:
+			return requests
+		}
+	}
+	return requests
+}
+
+// write writes requests together, or by halves if one of them spoils the batch.
+func (q *Queue) write(ctx context.Context, requests []request) {
+	drafts := make([]messaging.Draft, len(requests))
+	for i, r := range requests {
+		drafts[i] = r.draft
+	}
+	start := time.Now()
+	outcomes, items, err := q.writer.Write(ctx, drafts)
+	result := "ok"
+	switch {
+	case err == nil:
+		q.metrics.size.Observe(float64(len(requests)))
+	case fault.From(err).Kind == fault.Unavailable:
+		result = "unavailable"
+	default:
+		result = "refused"
+	}
+	q.metrics.duration.WithLabelValues(result).Observe(time.Since(start).Seconds())
+	if err == nil {
+		q.announce(items)
+		for i, r := range requests {
+			r.answer <- outcomes[i]
+		}
+		return
+	}
+	if result == "refused" && len(requests) > 1 {
+		half := len(requests) / 2
+		q.write(ctx, requests[:half])
+		q.write(ctx, requests[half:])
+		return
+	}
+	q.log.Warn("messages not written", "count", len(requests), "error", err)
+	for _, r := range requests {
+		r.answer <- Outcome{Err: err}
+	}
+}

@@ -1,0 +1,241 @@
+// Package messaging is the domain of conversations: who may read and write
+// them, what a message is, and the durable stream in which every user gets
+// what is new. It knows no wire, no database and no bus; the adapters beside
+// it do.
+package messaging
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Role is a member's part in a conversation.
+type Role string
+
+// The roles.
+const (
+	RoleClient Role = "client"
+	RoleTasker Role = "tasker"
+)
+
+// Member is one of a conversation's members.
+type Member struct {
+	UserID uuid.UUID
+	Role   Role
+	// ReadSeq says that everything up to this seq has been read.
+	ReadSeq int64
+}
+
+// Conversation is about one task, between its client and one tasker.
+type Conversation struct {
+	// ID is a UUIDv7: newer conversations have greater ones.
+	ID     uuid.UUID
+	TaskID uuid.UUID
+	// Title is the task's, when the conversation began.
+	Title   string
+	Members []Member
+	// LastSeq is the newest message's seq, 0 before the first.
+	LastSeq   int64
+	CreatedAt time.Time
+}
+
+// Message is one that was written.
+type Message struct {
+	ConversationID uuid.UUID
+	// Seq counts a conversation's messages from 1 on, without a gap.
+	Seq int64
+	ID  uuid.UUID
+	// ClientID is the idempotency key that the sender chose.
+	ClientID uuid.UUID
+	SenderID uuid.UUID
+	// Body is a JSON object that only clients understand.
+	Body   json.RawMessage
+	SentAt time.Time
+}
+
+// Draft is a message to write.
+type Draft struct {
+	ConversationID uuid.UUID
+	SenderID       uuid.UUID
+	ClientID       uuid.UUID
+	Body           json.RawMessage
+}
+
+// Sent says that a message is written, for good.
+type Sent struct {
+	ID     uuid.UUID
+	Seq    int64
+	SentAt time.Time
+	// Duplicate says that an earlier draft with the same ClientID wrote it.
+	Duplicate bool
+}
+
+// Kind is what a stream item tells of.
+type Kind string
+
+// The kinds. Adapters pass on kinds that they don't know.
+const (
+	KindMessage Kind = "message"
+	KindTask    Kind = "task"
+	KindReceipt Kind = "receipt"
+	KindSession Kind = "session"
+)
+
+// Item is one entry of a user's durable stream.
+type Item struct {
+	UserID uuid.UUID
+	// Offset counts a user's items from 1 on, without a gap. A store gives it.
+	Offset int64
+	Kind   Kind
+	// Payload is a JSON object: the event's fields on every wire.
+	Payload json.RawMessage
+}
+
+// Position is where a user's stream is.
+type Position struct {
+	// Head is the newest item's offset, 0 before the first.
+	Head int64
+	// Tail is the newest offset that is no longer kept, 0 if all are.
+	Tail int64
+}
+
+// Typing is an ephemeral signal: it may be dropped, and is never kept.
+type Typing struct {
+	ConversationID uuid.UUID `json:"conversation_id"`
+	From           uuid.UUID `json:"from"`
+}
+
+// The payloads of stream items, by kind and event.
+
+type messagePayload struct {
+	ConversationID uuid.UUID       `json:"conversation_id"`
+	Seq            int64           `json:"seq"`
+	ID             uuid.UUID       `json:"id"`
+	ClientID       uuid.UUID       `json:"client_id"`
+	From           uuid.UUID       `json:"from"`
+	Body           json.RawMessage `json:"body"`
+	SentAt         time.Time       `json:"sent_at"`
+}
+
+type receiptPayload struct {
+	ConversationID uuid.UUID `json:"conversation_id"`
+	UserID         uuid.UUID `json:"user_id"`
+	Seq            int64     `json:"seq"`
+}
+
+// OfferMade is the payload of a task item: a tasker offered to do a task, and
+// the two can talk about it.
+type OfferMade struct {
+	TaskID         uuid.UUID
+	OfferID        uuid.UUID
+	ClientID       uuid.UUID
+	TaskerID       uuid.UUID
+	Title          string
+	ConversationID uuid.UUID
+}
+
+type offerPayload struct {
+	Event          string    `json:"event"`
+	TaskID         uuid.UUID `json:"task_id"`
+	OfferID        uuid.UUID `json:"offer_id"`
+	ClientUserID   uuid.UUID `json:"client_user_id"`
+	TaskerUserID   uuid.UUID `json:"tasker_user_id"`
+	Title          string    `json:"title"`
+	ConversationID uuid.UUID `json:"conversation_id"`
+}
+
+// TaskChanged is the payload of a task item: a task's status changed.
+type TaskChanged struct {
+	TaskID   uuid.UUID
+	ClientID uuid.UUID
+	// TaskerID is nil before a task is assigned.
+	TaskerID *uuid.UUID
+	ActorID  uuid.UUID
+	From, To string
+	Title    string
+	Version  int64
+	// ConversationID is the client's and the tasker's, nil if there is none.
+	ConversationID *uuid.UUID
+}
+
+type changePayload struct {
+	Event          string     `json:"event"`
+	TaskID         uuid.UUID  `json:"task_id"`
+	ActorID        uuid.UUID  `json:"actor_id"`
+	From           string     `json:"from"`
+	To             string     `json:"to"`
+	Title          string     `json:"title"`
+	Version        int64      `json:"version"`
+	ConversationID *uuid.UUID `json:"conversation_id,omitempty"`
+}
+
+type sessionPayload struct {
+	Event     string    `json:"event"`
+	SessionID uuid.UUID `json:"session_id"`
+	Reason    string    `json:"reason,omitempty"`
+}
+
+// MessageItems are the items that tell every member of a message.
+func MessageItems(m Message, members []uuid.UUID) ([]Item, error) {
+	return items(KindMessage, members, messagePayload{
+		ConversationID: m.ConversationID, Seq: m.Seq, ID: m.ID, ClientID: m.ClientID,
+		From: m.SenderID, Body: m.Body, SentAt: m.SentAt,
+	})
+}
+
+// ReceiptItems are the items that tell every member how far reader has read.
+func ReceiptItems(conversation, reader uuid.UUID, seq int64, members []uuid.UUID) ([]Item, error) {
+	return items(KindReceipt, members, receiptPayload{ConversationID: conversation, UserID: reader, Seq: seq})
+}
+
+// OfferItems are the items that tell both sides of an offer, and where to talk
+// about it.
+func OfferItems(o OfferMade) ([]Item, error) {
+	return items(KindTask, []uuid.UUID{o.ClientID, o.TaskerID}, offerPayload{
+		Event: "offer_made", TaskID: o.TaskID, OfferID: o.OfferID,
+		ClientUserID: o.ClientID, TaskerUserID: o.TaskerID, Title: o.Title, ConversationID: o.ConversationID,
+	})
+}
+
+// ChangeItems are the items that tell a task's client, and its tasker if it
+// has one, of its new status.
+func ChangeItems(c TaskChanged) ([]Item, error) {
+	users := []uuid.UUID{c.ClientID}
+	if c.TaskerID != nil && *c.TaskerID != c.ClientID {
+		users = append(users, *c.TaskerID)
+	}
+	return items(KindTask, users, changePayload{
+		Event: "task_changed", TaskID: c.TaskID, ActorID: c.ActorID, From: c.From, To: c.To,
+		Title: c.Title, Version: c.Version, ConversationID: c.ConversationID,
+	})
+}
+
+// SessionItems is the item that tells a user of the end of a session.
+func SessionItems(user, session uuid.UUID, reason string) ([]Item, error) {
+	return items(KindSession, []uuid.UUID{user}, sessionPayload{Event: "ended", SessionID: session, Reason: reason})
+}
+
+// SessionEndedPayload is what a socket is told of the end of its own session,
+// outside of the stream.
+func SessionEndedPayload(session uuid.UUID) json.RawMessage {
+	payload, err := json.Marshal(sessionPayload{Event: "ended", SessionID: session})
+	if err != nil {
+		return json.RawMessage(`{"event":"ended"}`) // ids and constants always encode
+	}
+	return payload
+}
+
+func items(kind Kind, users []uuid.UUID, payload any) ([]Item, error) {
+	encoded, err := json.Marshal(payload)
+	if err != nil {
+		return nil, fmt.Errorf("encode a %s item: %w", kind, err)
+	}
+	out := make([]Item, 0, len(users))
+	for _, user := range users {
+		out = append(out, Item{UserID: user, Kind: kind, Payload: encoded})
+	}
+	return out, nil
+}

@@ -1,0 +1,279 @@
+// Package store keeps conversations, messages and streams in PostgreSQL.
+package store
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/marketplane/marketplane/services/internal/postgres"
+	"github.com/marketplane/marketplane/services/messaging"
+	"github.com/marketplane/marketplane/services/messaging/store/internal/db"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Migrations are the messaging schema's.
+func Migrations() fs.FS {
+	sub, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		panic(err) // the folder is embedded above
+	}
+	return sub
+}
+
+// Store implements messaging.Store, and what delivery reads.
+type Store struct {
+	pool    *pgxpool.Pool
+	queries *db.Queries
+	now     func() time.Time
+}
+
+// New stores in the pool's schema; now is the clock.
+func New(pool *pgxpool.Pool, now func() time.Time) *Store {
+	return &Store{pool: pool, queries: db.New(pool), now: now}
+}
+
+// Conversation implements messaging.Store.
+func (s *Store) Conversation(ctx context.Context, id, user uuid.UUID) (messaging.Conversation, error) {
+	row, err := s.queries.ConversationOfMember(ctx, db.ConversationOfMemberParams{ID: id, UserID: user})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return messaging.Conversation{}, messaging.ErrNoConversation
+	}
+	if err != nil {
+		return messaging.Conversation{}, failed("read conversation "+id.String(), err)
+	}
+	members, err := s.members(ctx, []uuid.UUID{id})
+	if err != nil {
+		return messaging.Conversation{}, err
+	}
+	return messaging.Conversation{
+		ID: row.ID, TaskID: row.TaskID, Title: row.Title, Members: members[id], LastSeq: row.Head, CreatedAt: row.CreatedAt,
+	}, nil
+}
+
+// Conversations implements messaging.Store.
+func (s *Store) Conversations(ctx context.Context, query messaging.ConversationQuery) ([]messaging.Conversation, error) {
+	before := uuid.Max // after every other
+	if query.Before != nil {
+		before = *query.Before
+	}
+	rows, err := s.queries.ConversationsOfMember(ctx, db.ConversationsOfMemberParams{
+		UserID: query.UserID, Before: before, TaskID: query.TaskID, MaxConversations: int32(query.Limit), //nolint:gosec // G115: pages are small
+	})
+	if err != nil {
+		return nil, failed("list conversations", err)
+	}
+	ids := make([]uuid.UUID, 0, len(rows))
+	for _, row := range rows {
+		ids = append(ids, row.ID)
+	}
+	members, err := s.members(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]messaging.Conversation, 0, len(rows))
+	for _, row := range rows {
+		out = append(out, messaging.Conversation{
+			ID: row.ID, TaskID: row.TaskID, Title: row.Title, Members: members[row.ID], LastSeq: row.Head, CreatedAt: row.CreatedAt,
+		})
+	}
+	return out, nil
+}
+
+func (s *Store) members(ctx context.Context, conversations []uuid.UUID) (map[uuid.UUID][]messaging.Member, error) {
+	rows, err := s.queries.MembersOf(ctx, conversations)
+	if err != nil {
+		return nil, failed("read members", err)
+	}
+	out := make(map[uuid.UUID][]messaging.Member, len(conversations))
+	for _, row := range rows {
+		out[row.ConversationID] = append(out[row.ConversationID], messaging.Member{
+			UserID: row.UserID, Role: messaging.Role(row.Role), ReadSeq: row.ReadSeq,
+		})
+	}
+	return out, nil
+}
+
+// Messages implements messaging.Store.
+func (s *Store) Messages(ctx context.Context, conversation uuid.UUID, before int64, limit int) ([]messaging.Message, error) {
+	rows, err := s.queries.MessagesBefore(ctx, db.MessagesBeforeParams{
+		ConversationID: conversation, Before: before, MaxMessages: int32(limit), //nolint:gosec // G115: pages are small
+	})
+	if err != nil {
+		return nil, failed("read messages of "+conversation.String(), err)
+	}
+	out := make([]messaging.Message, 0, len(rows))
+	for _, row := range rows {
+		out = append(out, messaging.Message{
+			ConversationID: conversation, Seq: row.Seq, ID: row.ID, ClientID: row.ClientID,
+			SenderID: row.SenderID, Body: row.Body, SentAt: row.SentAt,
+		})
+	}
+	return out, nil
+}
+
+// MarkRead implements messaging.Store.
+func (s *Store) MarkRead(ctx context.Context, conversation, user uuid.UUID, seq int64) ([]messaging.Item, error) {
+	var written []messaging.Item
+	err := postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+		q := s.queries.WithTx(tx)
+		moved, err := q.RaiseReadSeq(ctx, db.RaiseReadSeqParams{Seq: seq, ConversationID: conversation, UserID: user})
+		if err != nil || moved == 0 {
+			return err
+		}
+		members, err := q.MembersOf(ctx, []uuid.UUID{conversation})
+		if err != nil {
+			return err
+		}
+		items, err := messaging.ReceiptItems(conversation, user, seq, userIDs(members))
+		if err != nil {
+			return err
+		}
+		written, err = appendItems(ctx, q, items)
+		return err
+	})
+	if err != nil {
+		return nil, failed("mark "+conversation.String()+" as read", err)
+	}
+	return written, nil
+}
+
+func userIDs(members []db.Member) []uuid.UUID {
+	out := make([]uuid.UUID, 0, len(members))
+	for _, m := range members {
+		out = append(out, m.UserID)
+	}
+	return out
+}
+
+// appendItems gives the items their offsets and writes them. A transaction
+// calls it once, as the last that locks anything: it locks every stream that
+// it needs, in the order of user ids.
+func appendItems(ctx context.Context, q *db.Queries, items []messaging.Item) ([]messaging.Item, error) {
+	if len(items) == 0 {
+		return nil, nil
+	}
+	counts := map[uuid.UUID]int64{}
+	for _, item := range items {
+		counts[item.UserID]++
+	}
+	advance := db.AdvanceStreamsParams{}
+	for user, n := range counts {
+		advance.UserIds = append(advance.UserIds, user)
+		advance.Items = append(advance.Items, n)
+	}
+	heads, err := q.AdvanceStreams(ctx, advance)
+	if err != nil {
+		return nil, fmt.Errorf("advance streams: %w", err)
+	}
+	next := make(map[uuid.UUID]int64, len(heads))
+	for _, h := range heads {
+		next[h.UserID] = h.Head - counts[h.UserID] + 1
+	}
+	insert := db.InsertItemsParams{}
+	for i := range items {
+		item := &items[i]
+		item.Offset = next[item.UserID]
+		next[item.UserID]++
+		insert.UserIds = append(insert.UserIds, item.UserID)
+		insert.Offsets = append(insert.Offsets, item.Offset)
+		insert.Kinds = append(insert.Kinds, string(item.Kind))
+		insert.Payloads = append(insert.Payloads, string(item.Payload))
+	}
+	if err := q.InsertItems(ctx, insert); err != nil {
+		return nil, fmt.Errorf("append stream items: %w", err)
+	}
+	return items, nil
+}
+
+// Position returns where the user's stream is; a user without one is at 0.
+func (s *Store) Position(ctx context.Context, user uuid.UUID) (messaging.Position, error) {
+	row, err := s.queries.StreamPosition(ctx, user)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return messaging.Position{}, nil
+	}
+	if err != nil {
+		return messaging.Position{}, failed("read the stream position of "+user.String(), err)
+	}
+	return messaging.Position{Head: row.Head, Tail: row.Tail}, nil
+}
+
+// Heads returns the newest offsets of many users at once. Users without a
+// stream are not in it.
+func (s *Store) Heads(ctx context.Context, users []uuid.UUID) (map[uuid.UUID]int64, error) {
+	rows, err := s.queries.StreamHeads(ctx, users)
+	if err != nil {
+		return nil, failed("read stream heads", err)
+	}
+	out := make(map[uuid.UUID]int64, len(rows))
+	for _, row := range rows {
+		out[row.UserID] = row.Head
+	}
+	return out, nil
+}
+
+// ItemsAfter returns what follows offset in a user's stream, in order, at most
+// limit items.
+func (s *Store) ItemsAfter(ctx context.Context, user uuid.UUID, offset int64, limit int) ([]messaging.Item, error) {
+	rows, err := s.queries.ItemsAfter(ctx, db.ItemsAfterParams{UserID: user, After: offset, MaxItems: int32(limit)}) //nolint:gosec // G115: pages are small
+	if err != nil {
+		return nil, failed("read the stream of "+user.String(), err)
+	}
+	out := make([]messaging.Item, 0, len(rows))
+	for _, row := range rows {
+		out = append(out, messaging.Item{UserID: user, Offset: row.Offset, Kind: messaging.Kind(row.Kind), Payload: row.Payload})
+	}
+	return out, nil
+}
+
+// Trim deletes at most limit stream items that are older than before, and says
+// how many it deleted. Cursors from before them can't be recovered from then.
+func (s *Store) Trim(ctx context.Context, before time.Time, limit int) (deleted int, err error) {
+	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+		q := s.queries.WithTx(tx)
+		rows, err := q.DeleteOldItems(ctx, db.DeleteOldItemsParams{Before: before, MaxItems: int32(limit)}) //nolint:gosec // G115: small
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		tails := map[uuid.UUID]int64{}
+		for _, row := range rows {
+			tails[row.UserID] = max(tails[row.UserID], row.Offset)
+		}
+		raise := db.RaiseTailsParams{}
+		for user, tail := range tails {
+			raise.UserIds = append(raise.UserIds, user)
+			raise.Tails = append(raise.Tails, tail)
+		}
+		if err := q.LockStreams(ctx, raise.UserIds); err != nil {
+			return err
+		}
+		deleted = len(rows)
+		return q.RaiseTails(ctx, raise)
+	})
+	if err != nil {
+		return 0, failed("trim streams", err)
+	}
+	return deleted, nil
+}
+
+// failed says what failed, and tells apart what a later try may cure.
+func failed(operation string, err error) error {
+	return fmt.Errorf("%s: %w", operation, postgres.Classify(err))
+}
+
+// sortedKeys returns a map's ids in the order that PostgreSQL has for them.
+func sortedKeys[V any](m map[uuid.UUID]V) []uuid.UUID {
+	return slices.SortedFunc(maps.Keys(m), func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
+}
