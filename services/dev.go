@@ -174,7 +174,7 @@ func addAll(ctx context.Context, p *process, dataDir, databaseURL string, passwo
 	}
 	all := newSessions(p.config.issuer, keys)
 	adds := map[string]func(*platform) error{
-		contract.ComponentAuth:      func(pf *platform) error { return addAuth(pf, signingDir, jwksFile) },
+		contract.ComponentAuth:      func(pf *platform) error { return addAuth(pf, authConfig{signingDir: signingDir}) },
 		contract.ComponentTasks:     addTasks,
 		contract.ComponentMessaging: func(pf *platform) error { return addMessaging(pf, nil) },
 	}
