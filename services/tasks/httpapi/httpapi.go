@@ -52,8 +52,9 @@ type postTaskInput struct {
 
 type postTaskOutput struct {
 	Location string `header:"Location"`
-	taskOutput
+	ETag     string `header:"ETag" doc:"The task's version; send it as If-Match."`
 	Replayed string `header:"Idempotency-Replayed" doc:"true if the task was posted by an earlier request with the same key."`
+	Body     Task
 }
 
 func (h handlers) postTask(ctx context.Context, in *postTaskInput) (*postTaskOutput, error) {
@@ -67,13 +68,16 @@ func (h handlers) postTask(ctx context.Context, in *postTaskInput) (*postTaskOut
 		return nil, err
 	}
 	return &postTaskOutput{
-		Location:   routeTasks + "/" + answer.Body.ID.String(),
-		taskOutput: taskOutput{ETag: etag(answer.Body.Version), Body: answer.Body},
-		Replayed:   replayed(answer.Replayed),
+		Location: routeTasks + "/" + answer.Body.ID.String(),
+		ETag:     etag(answer.Body.Version),
+		Replayed: replayed(answer.Replayed),
+		Body:     answer.Body,
 	}, nil
 }
 
-type pageInput struct {
+// PageInput is which part of a list is asked for. What is embedded in an input is
+// exported, or its parameters would not be read.
+type PageInput struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"20" doc:"How many to list at most."`
 	Cursor string `query:"cursor" maxLength:"100" doc:"The next_cursor of the part before, under the same filter."`
 }
@@ -81,7 +85,7 @@ type pageInput struct {
 type listTasksInput struct {
 	Status string `query:"status" enum:"open,assigned,in_progress,submitted,completed,cancelled" doc:"Only tasks in this status."`
 	Mine   bool   `query:"mine" doc:"Only tasks that you posted or do."`
-	pageInput
+	PageInput
 }
 
 type listTasksOutput struct{ Body TaskList }
@@ -107,7 +111,8 @@ func (h handlers) listTasks(ctx context.Context, in *listTasksInput) (*listTasks
 	return out, nil
 }
 
-type taskPath struct {
+// TaskPath names a task.
+type TaskPath struct {
 	TaskID uuid.UUID `path:"task_id" format:"uuid"`
 }
 
@@ -123,12 +128,12 @@ func taskAnswer(t tasks.Task, err error) (*taskOutput, error) {
 	return &taskOutput{ETag: etag(t.Version), Body: taskOf(t)}, nil
 }
 
-func (h handlers) getTask(ctx context.Context, in *taskPath) (*taskOutput, error) {
+func (h handlers) getTask(ctx context.Context, in *TaskPath) (*taskOutput, error) {
 	return taskAnswer(h.service.Task(ctx, actor(ctx), in.TaskID))
 }
 
 type makeOfferInput struct {
-	taskPath
+	TaskPath
 	IdempotencyKey string `header:"Idempotency-Key" doc:"Required; as for posting a task."`
 	Body           NewOffer
 }
@@ -158,8 +163,8 @@ func (h handlers) makeOffer(ctx context.Context, in *makeOfferInput) (*makeOffer
 }
 
 type listOffersInput struct {
-	taskPath
-	pageInput
+	TaskPath
+	PageInput
 }
 
 type listOffersOutput struct{ Body OfferList }
@@ -184,18 +189,20 @@ func (h handlers) listOffers(ctx context.Context, in *listOffersInput) (*listOff
 	return out, nil
 }
 
-type offerPath struct {
-	taskPath
+// OfferPath names an offer on a task.
+type OfferPath struct {
+	TaskPath
 	OfferID uuid.UUID `path:"offer_id" format:"uuid"`
 }
 
-type ifMatch struct {
+// Precondition lets a client change only what it knows.
+type Precondition struct {
 	IfMatch string `header:"If-Match" doc:"ETag of the task as you know it; it is refused with 412 if the task has changed since."`
 }
 
 type acceptOfferInput struct {
-	offerPath
-	ifMatch
+	OfferPath
+	Precondition
 }
 
 func (h handlers) acceptOffer(ctx context.Context, in *acceptOfferInput) (*taskOutput, error) {
@@ -208,7 +215,7 @@ func (h handlers) acceptOffer(ctx context.Context, in *acceptOfferInput) (*taskO
 
 type offerOutput struct{ Body Offer }
 
-func (h handlers) withdrawOffer(ctx context.Context, in *offerPath) (*offerOutput, error) {
+func (h handlers) withdrawOffer(ctx context.Context, in *OfferPath) (*offerOutput, error) {
 	offer, err := h.service.Withdraw(ctx, actor(ctx), in.TaskID, in.OfferID)
 	if err != nil {
 		return nil, err
@@ -216,17 +223,18 @@ func (h handlers) withdrawOffer(ctx context.Context, in *offerPath) (*offerOutpu
 	return &offerOutput{Body: offerOf(offer)}, nil
 }
 
-type moveInput struct {
-	taskPath
-	ifMatch
+// MoveInput asks to move a task on.
+type MoveInput struct {
+	TaskPath
+	Precondition
 }
 
 type submitInput struct {
-	moveInput
+	MoveInput
 	Body *Submission
 }
 
-func (h handlers) startTask(ctx context.Context, in *moveInput) (*taskOutput, error) {
+func (h handlers) startTask(ctx context.Context, in *MoveInput) (*taskOutput, error) {
 	return moved(ctx, in, h.service.Start)
 }
 
@@ -235,20 +243,20 @@ func (h handlers) submitTask(ctx context.Context, in *submitInput) (*taskOutput,
 	if in.Body != nil {
 		note = in.Body.Note
 	}
-	return moved(ctx, &in.moveInput, func(ctx context.Context, c tasks.Command) (tasks.Task, error) {
+	return moved(ctx, &in.MoveInput, func(ctx context.Context, c tasks.Command) (tasks.Task, error) {
 		return h.service.Submit(ctx, c, note)
 	})
 }
 
-func (h handlers) completeTask(ctx context.Context, in *moveInput) (*taskOutput, error) {
+func (h handlers) completeTask(ctx context.Context, in *MoveInput) (*taskOutput, error) {
 	return moved(ctx, in, h.service.Complete)
 }
 
-func (h handlers) cancelTask(ctx context.Context, in *moveInput) (*taskOutput, error) {
+func (h handlers) cancelTask(ctx context.Context, in *MoveInput) (*taskOutput, error) {
 	return moved(ctx, in, h.service.Cancel)
 }
 
-func moved(ctx context.Context, in *moveInput, move func(context.Context, tasks.Command) (tasks.Task, error)) (*taskOutput, error) {
+func moved(ctx context.Context, in *MoveInput, move func(context.Context, tasks.Command) (tasks.Task, error)) (*taskOutput, error) {
 	command, err := commandOf(ctx, in.TaskID, in.IfMatch)
 	if err != nil {
 		return nil, err
