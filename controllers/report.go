@@ -33,6 +33,9 @@ func (r *Reconciler) report(ctx context.Context, m *v1alpha1.Marketplace, seen o
 		}
 	}
 	switch {
+	case ctx.Err() != nil:
+		// The operator stops: whoever comes next looks at everything anew.
+		return ctrl.Result{}, nil
 	case transient(o.failed):
 		// The cache will tell what is newer.
 		return ctrl.Result{RequeueAfter: time.Second}, nil

@@ -1,0 +1,293 @@
+package controllers_test
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/api/v1alpha1"
+)
+
+// inventory is every object of the namespace that a Marketplace may consist
+// of, by kind and name; a Job's hash is left out.
+func (w *world) inventory() map[string]client.Object {
+	w.t.Helper()
+	found := map[string]client.Object{}
+	for kind, list := range map[string]client.ObjectList{
+		"Deployment":            &appsv1.DeploymentList{},
+		"StatefulSet":           &appsv1.StatefulSetList{},
+		"Job":                   &batchv1.JobList{},
+		"Service":               &corev1.ServiceList{},
+		"ConfigMap":             &corev1.ConfigMapList{},
+		"Secret":                &corev1.SecretList{},
+		"PersistentVolumeClaim": &corev1.PersistentVolumeClaimList{},
+		"PodDisruptionBudget":   &policyv1.PodDisruptionBudgetList{},
+	} {
+		w.must(w.client.List(w.ctx, list, client.InNamespace(w.namespace)))
+		objects, err := meta.ExtractList(list)
+		w.must(err)
+		for _, o := range objects {
+			object, ok := o.(client.Object)
+			if !ok {
+				w.t.Fatalf("a %T is no object", o)
+			}
+			name := object.GetName()
+			if kind == "Job" {
+				name = name[:strings.LastIndex(name, "-")+1] + "HASH"
+			}
+			found[kind+"/"+name] = object
+		}
+	}
+	return found
+}
+
+func names(objects map[string]client.Object) []string {
+	var all []string
+	for name := range objects {
+		all = append(all, name)
+	}
+	sort.Strings(all)
+	return all
+}
+
+// versions are the resource versions of everything, the Marketplace included.
+func (w *world) versions(m *v1alpha1.Marketplace) map[string]string {
+	w.t.Helper()
+	w.must(w.get(m.Name, m))
+	versions := map[string]string{"Marketplace/" + m.Name: m.ResourceVersion}
+	for name, object := range w.inventory() {
+		versions[name] = object.GetResourceVersion()
+	}
+	return versions
+}
+
+var wantInventory = []string{
+	"ConfigMap/shop-database-scripts",
+	"ConfigMap/shop-jwks",
+	"Deployment/shop-auth",
+	"Deployment/shop-messaging",
+	"Deployment/shop-tasks",
+	"Job/shop-migrate-HASH",
+	"PersistentVolumeClaim/shop-database",
+	"PodDisruptionBudget/shop-auth",
+	"PodDisruptionBudget/shop-messaging",
+	"PodDisruptionBudget/shop-tasks",
+	"Secret/shop-bus",
+	"Secret/shop-database-admin",
+	"Secret/shop-database-auth",
+	"Secret/shop-database-messaging",
+	"Secret/shop-database-tasks",
+	"Secret/shop-signing",
+	"Service/shop-auth",
+	"Service/shop-bus",
+	"Service/shop-database",
+	"Service/shop-messaging",
+	"Service/shop-tasks",
+	"StatefulSet/shop-bus",
+	"StatefulSet/shop-database",
+}
+
+func TestEmptySpecConvergesAndThenNothingIsWritten(t *testing.T) {
+	w := newWorld(t)
+	w.runEverything(true)
+	stop := w.startOperator()
+	m := w.marketplace("shop", "")
+	w.awaitReady(m)
+
+	objects := w.inventory()
+	if diff := cmp.Diff(wantInventory, names(objects)); diff != "" {
+		t.Errorf("objects (-want +got):\n%s", diff)
+	}
+	for name, object := range objects {
+		owned := metav1.IsControlledBy(object, m)
+		if kept := name == "PersistentVolumeClaim/shop-database"; kept == owned {
+			t.Errorf("%s: owned by the Marketplace: %v", name, owned)
+		}
+	}
+	if diff := cmp.Diff(string(m.UID), m.Status.Installation); diff != "" {
+		t.Errorf("installation (-want +got):\n%s", diff)
+	}
+	if got := m.Status.Messaging; got.Replicas != 2 || got.TargetReplicas != 2 ||
+		got.Selector != "marketplane.dev/component=messaging,marketplane.dev/marketplace=shop" {
+		t.Errorf("messaging = %+v", got)
+	}
+	if m.Status.Version != "v0.0.1-test" || m.Status.Keys == nil || len(m.Status.Keys.Published) != 1 ||
+		m.Status.Keys.Active != m.Status.Keys.Published[0] {
+		t.Errorf("version %q, keys %+v", m.Status.Version, m.Status.Keys)
+	}
+
+	before := w.versions(m)
+	w.looked()
+	if diff := cmp.Diff(before, w.versions(m)); diff != "" {
+		t.Errorf("something was written without a change (-before +after):\n%s", diff)
+	}
+
+	// An operator that starts anew knows nothing, and still changes nothing.
+	stop()
+	w.startOperator()
+	w.looked()
+	after := w.versions(m)
+	// The API server stores a claim once more, unchanged, at the first apply
+	// after the one that made it.
+	delete(before, "PersistentVolumeClaim/shop-database")
+	delete(after, "PersistentVolumeClaim/shop-database")
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Errorf("a new operator wrote something (-before +after):\n%s", diff)
+	}
+}
+
+func TestRepairs(t *testing.T) {
+	w := newWorld(t)
+	w.runEverything(true)
+	w.startOperator()
+	m := w.marketplace("shop", "bus: {embedded: {replicas: 3}}")
+	w.awaitReady(m)
+
+	service := &corev1.Service{}
+	w.must(w.get("shop-tasks", service))
+	gone := service.UID
+	w.must(w.client.Delete(w.ctx, service))
+	w.eventually("the deleted Service is made again", func() error {
+		if err := w.get("shop-tasks", service); err != nil {
+			return err
+		}
+		if service.UID == gone {
+			return fmt.Errorf("it is still there")
+		}
+		return nil
+	})
+
+	deployment := &appsv1.Deployment{}
+	w.must(w.get("shop-auth", deployment))
+	image := deployment.Spec.Template.Spec.Containers[0].Image
+	deployment.Spec.Template.Spec.Containers[0].Image = "someone:else"
+	*deployment.Spec.Replicas = 7
+	w.must(w.client.Update(w.ctx, deployment, client.FieldOwner("kubectl-edit")))
+	w.eventually("the edited Deployment is as it was", func() error {
+		if err := w.get("shop-auth", deployment); err != nil {
+			return err
+		}
+		if got := deployment.Spec.Template.Spec.Containers[0].Image; got != image || *deployment.Spec.Replicas != 2 {
+			return fmt.Errorf("image %s, %d replicas", got, *deployment.Spec.Replicas)
+		}
+		return nil
+	})
+
+	secret := &corev1.Secret{}
+	w.must(w.get("shop-bus", secret))
+	w.must(w.client.Delete(w.ctx, secret))
+	w.eventually("the deleted Secret is made again", func() error {
+		fresh := &corev1.Secret{}
+		if err := w.get("shop-bus", fresh); err != nil {
+			return err
+		}
+		if fresh.UID == secret.UID {
+			return fmt.Errorf("it is still there")
+		}
+		return nil
+	})
+
+	// A smaller bus needs no routes any more.
+	w.must(w.get("shop", m))
+	m.Spec.Bus.Embedded.Replicas = 1
+	w.must(w.client.Update(w.ctx, m))
+	w.eventually("the routes of the bus are removed", func() error {
+		if err := w.get("shop-bus-routes", &corev1.Service{}); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("get: %v", err)
+		}
+		return nil
+	})
+	w.awaitReady(m)
+}
+
+func TestForeignObjectsAreLeftAlone(t *testing.T) {
+	w := newWorld(t)
+	w.runEverything(true)
+	foreign := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "shop-tasks", Namespace: w.namespace},
+		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 1234}}},
+	}
+	w.must(w.client.Create(w.ctx, foreign))
+	w.startOperator()
+	m := w.marketplace("shop", "")
+
+	message := w.awaitStalled(m, v1alpha1.ReasonNameTaken)
+	if !strings.Contains(message, "Service shop-tasks exists and belongs to someone else") {
+		t.Errorf("message = %q", message)
+	}
+	// All else is made meanwhile.
+	w.eventually("the others run", func() error { return w.get("shop-messaging", &appsv1.Deployment{}) })
+	seen := &corev1.Service{}
+	w.must(w.get("shop-tasks", seen))
+	if diff := cmp.Diff(foreign.ResourceVersion, seen.ResourceVersion); diff != "" {
+		t.Errorf("the foreign Service was written (-want +got):\n%s", diff)
+	}
+
+	w.must(w.client.Delete(w.ctx, seen))
+	w.awaitReady(m)
+}
+
+func TestDamagedSecretIsNotOverwritten(t *testing.T) {
+	w := newWorld(t)
+	w.runEverything(true)
+	w.startOperator()
+	m := w.marketplace("shop", "")
+	w.awaitReady(m)
+
+	secret := &corev1.Secret{}
+	w.must(w.get("shop-signing", secret))
+	secret.Data[contract.FileSigningKeys] = []byte("damaged")
+	w.must(w.client.Update(w.ctx, secret))
+	message := w.awaitStalled(m, v1alpha1.ReasonSecretInvalid)
+	if !strings.Contains(message, "delete the Secret to have a new one made") || strings.Contains(message, "damaged") {
+		t.Errorf("message = %q", message)
+	}
+	w.must(w.client.Delete(w.ctx, secret))
+	w.awaitReady(m)
+}
+
+func TestPausedChangesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.runEverything(true)
+	w.startOperator()
+	m := w.marketplace("shop", "")
+	w.awaitReady(m)
+
+	m.Spec.Paused = true
+	replicas := int32(5)
+	m.Spec.Messaging.Replicas = &replicas
+	w.must(w.client.Update(w.ctx, m))
+	w.eventually("the pause is told", func() error {
+		w.must(w.get("shop", m))
+		c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionReady)
+		if c.Reason != v1alpha1.ReasonPaused || c.Status != metav1.ConditionTrue {
+			return fmt.Errorf("%+v", c)
+		}
+		return checkConditions(m)
+	})
+	w.must(w.client.Delete(w.ctx, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "shop-tasks", Namespace: w.namespace}}))
+	w.looked()
+	if err := w.get("shop-tasks", &corev1.Service{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the Service was made again while paused: %v", err)
+	}
+
+	w.must(w.get("shop", m))
+	m.Spec.Paused = false
+	w.must(w.client.Update(w.ctx, m))
+	w.awaitReady(m)
+	if m.Status.Messaging.Replicas != 5 {
+		t.Errorf("messaging has %d replicas, want 5", m.Status.Messaging.Replicas)
+	}
+}

@@ -1,0 +1,170 @@
+package controllers_test
+
+import (
+	"strings"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+func TestRefusals(t *testing.T) {
+	w := newWorld(t)
+	tests := map[string]struct {
+		name    string // "shop" where empty
+		spec    string
+		wantErr string
+	}{
+		"name too long": {
+			name:    strings.Repeat("a", 41),
+			wantErr: "use at most 40 characters of a-z, 0-9 and '-'",
+		},
+		"name with a dot": {
+			name:    "a.b",
+			wantErr: "the name begins the names of Services",
+		},
+		"name that starts with a digit": {
+			name:    "1a",
+			wantErr: "starting with a letter",
+		},
+		"max below min": {
+			spec:    "messaging: {autoscaling: {minReplicas: 3, maxReplicas: 2}}",
+			wantErr: "spec.messaging.autoscaling.maxReplicas: Invalid value: autoscaling.maxReplicas must not be less than autoscaling.minReplicas (1 where it is not set): raise maxReplicas or lower minReplicas",
+		},
+		"no max": {
+			spec:    "messaging: {autoscaling: {minReplicas: 3}}",
+			wantErr: "spec.messaging.autoscaling.maxReplicas: Required value",
+		},
+		"target of zero": {
+			spec:    "messaging: {autoscaling: {maxReplicas: 3, targetConnections: 0}}",
+			wantErr: "spec.messaging.autoscaling.targetConnections: Invalid value: 0",
+		},
+		"two bus servers": {
+			spec:    "bus: {embedded: {replicas: 2}}",
+			wantErr: "bus.embedded.replicas must be 1 (one server) or 3 (a cluster)",
+		},
+		"origin with a path": {
+			spec:    "messaging: {allowedOrigins: ['https://app.example.com/']}",
+			wantErr: "spec.messaging.allowedOrigins[0]: Invalid value: \"https://app.example.com/\": an allowed origin must be scheme://host",
+		},
+		"origin with a wildcard": {
+			spec:    "messaging: {allowedOrigins: ['https://*.example.com']}",
+			wantErr: "an allowed origin must be scheme://host",
+		},
+		"origin without a scheme": {
+			spec:    "messaging: {allowedOrigins: ['app.example.com']}",
+			wantErr: "an allowed origin must be scheme://host",
+		},
+		"two origins in one": {
+			spec:    "messaging: {allowedOrigins: ['https://a.example,https://b.example']}",
+			wantErr: "an allowed origin must be scheme://host",
+		},
+		"issuer that is no URL": {
+			spec:    "auth: {issuer: 'auth.example.com'}",
+			wantErr: "auth.issuer must be an http or https URL without query and fragment",
+		},
+		"tiny volume": {
+			spec:    "database: {embedded: {storage: {size: 100Mi}}}",
+			wantErr: "storage.size must be 1Gi or more",
+		},
+		"volume of no size": {
+			spec:    "database: {embedded: {storage: {size: big}}}",
+			wantErr: "spec.database.embedded.storage.size: Invalid value",
+		},
+		"unknown deletion policy": {
+			spec:    "database: {embedded: {storage: {deletionPolicy: Keep}}}",
+			wantErr: `supported values: "Retain", "Delete"`,
+		},
+		"request above limit": {
+			spec:    "auth: {resources: {requests: {memory: 2Gi}, limits: {memory: 1Gi}}}",
+			wantErr: "resources.requests.memory must not exceed resources.limits.memory: lower the request or raise the limit",
+		},
+		"no pods": {
+			spec:    "tasks: {replicas: 0}",
+			wantErr: "spec.tasks.replicas: Invalid value: 0: spec.tasks.replicas in body should be greater than or equal to 1",
+		},
+		"endless drain": {
+			spec:    "messaging: {drain: {windowSeconds: 100000}}",
+			wantErr: "spec.messaging.drain.windowSeconds: Invalid value",
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			marketplace := tt.name
+			if marketplace == "" {
+				marketplace = "shop"
+			}
+			_, err := w.tryMarketplace(marketplace, tt.spec)
+			if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), tt.wantErr) {
+				t.Fatalf("error = %v, want %q", err, tt.wantErr)
+			}
+		})
+	}
+}
+
+func TestAccepted(t *testing.T) {
+	w := newWorld(t)
+	tests := map[string]string{
+		"a": "",
+		"b": "{}",
+		"c": "messaging: {autoscaling: {maxReplicas: 1}, allowedOrigins: ['https://app.example.com', 'http://localhost:3000', 'http://[::1]:8080']}",
+		"d": "auth: {issuer: 'https://auth.example.com/tenant', resources: {requests: {cpu: 1}, limits: {cpu: 1500m}}}",
+		"e": "database: {embedded: {storage: {size: 1Gi, className: fast, deletionPolicy: Delete}, image: 'postgres:17'}}",
+	}
+	for name, spec := range tests {
+		if _, err := w.tryMarketplace(name, spec); err != nil {
+			t.Errorf("%s: %v", spec, err)
+		}
+	}
+}
+
+func TestRefusedChanges(t *testing.T) {
+	w := newWorld(t)
+	tests := map[string]struct {
+		from, to string
+		wantErr  string // none where empty
+	}{
+		"storage may grow": {
+			from: "database: {embedded: {storage: {size: 1Gi}}}",
+			to:   "database: {embedded: {storage: {size: 2Gi}}}",
+		},
+		"storage may not shrink": {
+			from:    "database: {embedded: {storage: {size: 2Gi}}}",
+			to:      "database: {embedded: {storage: {size: 1Gi}}}",
+			wantErr: "embedded.storage.size can only grow",
+		},
+		"nor below its default": {
+			from:    "",
+			to:      "database: {embedded: {storage: {size: 1Gi}}}",
+			wantErr: "to use a smaller one, make another Marketplace",
+		},
+		"nor by falling back to its default": {
+			from:    "database: {embedded: {storage: {size: 10Gi}}}",
+			to:      "{}",
+			wantErr: "embedded.storage.size can only grow",
+		},
+		"the class may not change": {
+			from:    "",
+			to:      "database: {embedded: {storage: {className: fast}}}",
+			wantErr: "embedded.storage.className cannot be changed",
+		},
+		"the deletion policy may": {
+			from: "",
+			to:   "database: {embedded: {storage: {deletionPolicy: Delete}}}",
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			m := w.marketplace("change", tt.from)
+			u, err := unstructuredMarketplace(m, tt.to)
+			w.must(err)
+			err = w.client.Update(w.ctx, u)
+			switch {
+			case tt.wantErr == "" && err != nil:
+				t.Errorf("refused: %v", err)
+			case tt.wantErr != "" && (!apierrors.IsInvalid(err) || !strings.Contains(err.Error(), tt.wantErr)):
+				t.Errorf("error = %v, want %q", err, tt.wantErr)
+			}
+			w.must(w.client.Delete(w.ctx, m))
+		})
+	}
+}
