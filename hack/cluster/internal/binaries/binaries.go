@@ -67,6 +67,14 @@ func CoreDNS() Module {
 	}
 }
 
+// MetricsServer is the module of the server of the metrics.k8s.io API.
+func MetricsServer() Module {
+	return Module{
+		Folder: "metricsserver", Requires: "sigs.k8s.io/metrics-server",
+		Programs: []Program{{Name: "metrics-server", Package: "sigs.k8s.io/metrics-server/cmd/metrics-server"}},
+	}
+}
+
 // Only returns the module with just the named programs.
 func (m Module) Only(names ...string) Module {
 	var kept []Program
@@ -163,7 +171,7 @@ func (b Builder) Build(ctx context.Context, m Module) (string, error) {
 }
 
 func (b Builder) compile(ctx context.Context, m Module, version, tmp string, want []Program, compiled *atomic.Int64) error {
-	args := []string{"build", "-v", "-trimpath", "-buildvcs=false", "-ldflags", ldflags(m.VersionPackage, version), "-o", tmp + "/"}
+	args := []string{"build", "-v", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", ldflags(m.VersionPackage, version), "-o", tmp + "/"}
 	for _, p := range want {
 		args = append(args, p.Package)
 	}

@@ -81,7 +81,7 @@ func TestDirFollowsThePins(t *testing.T) {
 func TestPinsOfThisTree(t *testing.T) {
 	t.Parallel()
 	b := Builder{Source: "../..", Cache: "/cache"}
-	for _, m := range []Module{Kubernetes(), CoreDNS()} {
+	for _, m := range []Module{Kubernetes(), CoreDNS(), MetricsServer()} {
 		if _, err := b.Version(m); err != nil {
 			t.Error(err)
 		}

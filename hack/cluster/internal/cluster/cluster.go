@@ -24,7 +24,7 @@ import (
 )
 
 // format changes whenever a cluster that an older tool made must be made anew.
-const format = 2
+const format = 3
 
 // Cluster is the local cluster of one run folder.
 type Cluster struct {
@@ -35,9 +35,9 @@ type Cluster struct {
 
 // readyRecord is what Ready holds: what the running cluster was made of.
 type readyRecord struct {
-	Format     int    `json:"format"`
-	Kubernetes string `json:"kubernetes"`
-	CoreDNS    string `json:"coredns"`
+	Format     int                   `json:"format"`
+	Kubernetes string                `json:"kubernetes"`
+	Addons     component.AddonImages `json:"addons"`
 }
 
 func (c Cluster) processes() process.Manager {
@@ -59,11 +59,7 @@ func (c Cluster) Up(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	coreDNS, err := c.Builder.Build(ctx, binaries.CoreDNS())
-	if err != nil {
-		return err
-	}
-	images, err := c.systemImages(ctx, coreDNS)
+	images, err := c.systemImages(ctx)
 	if err != nil {
 		return err
 	}
@@ -72,7 +68,7 @@ func (c Cluster) Up(ctx context.Context) error {
 		return err
 	}
 	defer lock.Release()
-	want := readyRecord{Format: format, Kubernetes: filepath.Base(kubernetes), CoreDNS: filepath.Base(coreDNS)}
+	want := readyRecord{Format: format, Kubernetes: filepath.Base(kubernetes), Addons: images.addons}
 	fresh := !c.complete(want)
 	if fresh {
 		if err := c.prepare(ctx); err != nil {

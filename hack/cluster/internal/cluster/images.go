@@ -8,56 +8,86 @@ import (
 	"strings"
 
 	"github.com/marketplane/marketplane/hack/cluster/internal/binaries"
+	"github.com/marketplane/marketplane/hack/cluster/internal/component"
 	"github.com/marketplane/marketplane/hack/cluster/internal/image"
 	"github.com/marketplane/marketplane/hack/cluster/internal/layout"
 	"github.com/marketplane/marketplane/hack/cluster/internal/run"
 )
 
-// systemImages are the archives of the images that every node needs.
+// systemImages are the images that every node needs.
 type systemImages struct {
-	Pause, CoreDNS string
-	CoreDNSName    string
+	// archives are the files to import.
+	archives []string
+	// addons are the images' names in the manifests.
+	addons component.AddonImages
 }
 
 // systemImages makes the archives, once for each version.
-func (c Cluster) systemImages(ctx context.Context, coreDNSDir string) (systemImages, error) {
-	version, err := c.Builder.Version(binaries.CoreDNS())
+func (c Cluster) systemImages(ctx context.Context) (systemImages, error) {
+	pause, err := c.pauseImage(ctx)
 	if err != nil {
 		return systemImages{}, err
 	}
-	images := systemImages{
-		Pause:       filepath.Join(c.Builder.Cache, "pause-1", "image.tar"),
-		CoreDNS:     filepath.Join(coreDNSDir, "image.tar"),
-		CoreDNSName: "marketplane-cluster/coredns:" + version,
-	}
-	if _, err := os.Stat(images.Pause); err != nil {
-		err := c.Progress.Step(ctx, "build the pause image", nil, func(ctx context.Context) error {
-			program := filepath.Join(filepath.Dir(images.Pause), "pause")
-			if err := os.MkdirAll(filepath.Dir(program), 0o755); err != nil { //nolint:gosec // programs in a cache are for every user to run
-				return fmt.Errorf("make cache folder: %w", err)
-			}
-			if err := binaries.GoTool(ctx, c.Builder.Source, nil, "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", program, "./pause"); err != nil {
-				return err
-			}
-			return image.Write(images.Pause, image.Spec{
-				Name: layout.PauseImage, Entrypoint: []string{"/pause"}, User: "65535:65535",
-				Entries: []image.Entry{{Path: "/pause", Mode: 0o755, Source: program}},
-			})
-		})
+	images := systemImages{archives: []string{pause}}
+	for _, addon := range []struct {
+		module binaries.Module
+		name   *string
+	}{
+		{binaries.CoreDNS(), &images.addons.CoreDNS},
+		{binaries.MetricsServer(), &images.addons.MetricsServer},
+	} {
+		archive, name, err := c.addonImage(ctx, addon.module)
 		if err != nil {
 			return systemImages{}, err
 		}
-	}
-	if _, err := os.Stat(images.CoreDNS); err != nil {
-		err := image.Write(images.CoreDNS, image.Spec{
-			Name: images.CoreDNSName, Entrypoint: []string{"/coredns"}, User: "65532:65532",
-			Entries: append(image.BaseEntries(), image.Entry{Path: "/coredns", Mode: 0o755, Source: filepath.Join(coreDNSDir, "coredns")}),
-		})
-		if err != nil {
-			return systemImages{}, err
-		}
+		images.archives = append(images.archives, archive)
+		*addon.name = name
 	}
 	return images, nil
+}
+
+// addonImage makes the image of a module's one program.
+func (c Cluster) addonImage(ctx context.Context, m binaries.Module) (archive, name string, err error) {
+	dir, err := c.Builder.Build(ctx, m)
+	if err != nil {
+		return "", "", err
+	}
+	version, err := c.Builder.Version(m)
+	if err != nil {
+		return "", "", err
+	}
+	program := m.Programs[0].Name
+	archive, name = filepath.Join(dir, "image.tar"), "marketplane-cluster/"+program+":"+version
+	if _, err := os.Stat(archive); err == nil {
+		return archive, name, nil
+	}
+	return archive, name, image.Write(archive, image.Spec{
+		Name: name, Entrypoint: []string{"/" + program}, User: "65532:65532",
+		Entries: append(image.BaseEntries(), image.Entry{Path: "/" + program, Mode: 0o755, Source: filepath.Join(dir, program)}),
+	})
+}
+
+// pauseImage makes the image of pods' sandboxes.
+func (c Cluster) pauseImage(ctx context.Context) (string, error) {
+	_, tag, _ := strings.Cut(layout.PauseImage, ":")
+	dir := filepath.Join(c.Builder.Cache, "pause-"+tag)
+	archive := filepath.Join(dir, "image.tar")
+	if _, err := os.Stat(archive); err == nil {
+		return archive, nil
+	}
+	return archive, c.Progress.Step(ctx, "build the pause image", nil, func(ctx context.Context) error {
+		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // programs in a cache are for every user to run
+			return fmt.Errorf("make cache folder: %w", err)
+		}
+		program := filepath.Join(dir, "pause")
+		if err := binaries.GoTool(ctx, c.Builder.Source, nil, "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", program, "./pause"); err != nil {
+			return err
+		}
+		return image.Write(archive, image.Spec{
+			Name: layout.PauseImage, Entrypoint: []string{"/pause"}, User: "65535:65535",
+			Entries: []image.Entry{{Path: "/pause", Mode: 0o755, Source: program}},
+		})
+	})
 }
 
 // Load imports image archives into every node.

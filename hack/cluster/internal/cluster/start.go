@@ -50,13 +50,15 @@ func (s *starter) start(ctx context.Context, fresh bool) error {
 	if err := s.launch(s.paths.Provisioner()); err != nil {
 		return err
 	}
-	if err := s.Progress.Step(ctx, "apply CoreDNS and the StorageClass", nil, s.applyAddons); err != nil {
+	if err := s.Progress.Step(ctx, "apply CoreDNS, metrics-server and the StorageClass", nil, s.applyAddons); err != nil {
 		return err
 	}
 	if err := s.wait(ctx, "both nodes are Ready", time.Minute, func(ctx context.Context) error { return nodesReady(ctx, s.api) }); err != nil {
 		return err
 	}
-	return s.wait(ctx, "CoreDNS is available", time.Minute, func(ctx context.Context) error { return coreDNSAvailable(ctx, s.api) })
+	// metrics-server is not waited for: it has nothing to tell before its
+	// second look at the kubelets, and only autoscaling needs it.
+	return s.wait(ctx, "CoreDNS is available", time.Minute, func(ctx context.Context) error { return available(ctx, s.api, "coredns") })
 }
 
 func (s *starter) startControlPlane(ctx context.Context) error {
@@ -85,7 +87,7 @@ func (s *starter) startNodes(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := s.load(ctx, []string{s.images.Pause, s.images.CoreDNS}); err != nil {
+	if err := s.load(ctx, s.images.archives); err != nil {
 		return err
 	}
 	for _, n := range layout.Nodes() {
@@ -98,7 +100,7 @@ func (s *starter) startNodes(ctx context.Context) error {
 
 // applyAddons applies what runs in the cluster.
 func (s *starter) applyAddons(ctx context.Context) error {
-	manifest, err := component.Addons(s.images.CoreDNSName)
+	manifest, err := component.Addons(s.images.addons)
 	if err != nil {
 		return err
 	}

@@ -21,9 +21,8 @@ type conditioned struct {
 		Name string `json:"name"`
 	} `json:"metadata"`
 	Status struct {
-		Conditions        []condition `json:"conditions"`
-		AvailableReplicas int         `json:"availableReplicas"`
-		NodeInfo          struct {
+		Conditions []condition `json:"conditions"`
+		NodeInfo   struct {
 			KubeletVersion string `json:"kubeletVersion"`
 		} `json:"nodeInfo"`
 	} `json:"status"`
@@ -60,13 +59,14 @@ func nodesReady(ctx context.Context, api *kubeapi.Client) error {
 	return errors.Join(errs...)
 }
 
-func coreDNSAvailable(ctx context.Context, api *kubeapi.Client) error {
+// available returns nil if a Deployment of the cluster's own is available.
+func available(ctx context.Context, api *kubeapi.Client, name string) error {
 	var deployment conditioned
-	if err := api.Get(ctx, "/apis/apps/v1/namespaces/kube-system/deployments/coredns", &deployment); err != nil {
+	if err := api.Get(ctx, "/apis/apps/v1/namespaces/kube-system/deployments/"+name, &deployment); err != nil {
 		return err
 	}
 	if ok, message := deployment.is("Available"); !ok {
-		return fmt.Errorf("CoreDNS is not available: %s", message)
+		return fmt.Errorf("%s is not available: %s", name, message)
 	}
 	return nil
 }
@@ -108,10 +108,12 @@ func (c Cluster) Status(ctx context.Context, out io.Writer) error {
 			errs = append(errs, fmt.Errorf("%s: %s", n.Name, message))
 		}
 	}
-	if err := coreDNSAvailable(ctx, api); err != nil {
-		errs = append(errs, err)
-	} else {
-		_, _ = fmt.Fprintf(out, "%-26s available at %s\n", "CoreDNS", layout.DNSAddress)
+	for _, name := range []string{"coredns", "metrics-server"} {
+		if err := available(ctx, api, name); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		_, _ = fmt.Fprintf(out, "%-26s available\n", name)
 	}
 	return errors.Join(errs...)
 }

@@ -15,12 +15,15 @@ var addonsYAML string
 // addonsTemplate fails at start-up, in every test, if the file is malformed.
 var addonsTemplate = template.Must(template.New("addons").Option("missingkey=error").Parse(addonsYAML))
 
-// Addons renders what runs in the cluster itself: CoreDNS and the default
-// StorageClass.
-func Addons(coreDNSImage string) (string, error) {
+// AddonImages are the names of the images that the addons run.
+type AddonImages struct{ CoreDNS, MetricsServer string }
+
+// Addons renders what runs in the cluster itself: CoreDNS, metrics-server and
+// the default StorageClass.
+func Addons(images AddonImages) (string, error) {
 	var b strings.Builder
 	err := addonsTemplate.Execute(&b, map[string]any{
-		"DNSAddress": layout.DNSAddress, "Domain": layout.Domain, "Image": coreDNSImage,
+		"DNSAddress": layout.DNSAddress, "Domain": layout.Domain, "CoreDNS": images.CoreDNS, "MetricsServer": images.MetricsServer,
 		"Provisioner": layout.StorageProvisioner,
 	})
 	if err != nil {
