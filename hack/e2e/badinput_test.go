@@ -30,28 +30,28 @@ func TestBadInputIsRefused(t *testing.T) {
 	register, post := urls.Auth+"/v1/auth/register", urls.Tasks+"/v1/tasks"
 	send := urls.Messaging + "/v1/conversations/" + uuid.Must(uuid.NewV7()).String() + "/messages"
 	withUnknown := func(body string) string { return `{"surprise":1,` + strings.TrimPrefix(body, "{") }
-	oversized := `{"filler":"` + strings.Repeat("x", 2<<20) + `"}`
+	oversized := `{"filler":"` + strings.Repeat("x", 128<<10) + `"}`
 
 	tests := map[string]struct {
 		url, body, token string
 		wantStatus       int
 		wantCode         string
 	}{
-		"auth: malformed":           {register, `{"email":`, "", 400, "malformed_body"},
-		"tasks: malformed":          {post, `{"title":`, token, 400, "malformed_body"},
-		"messaging: malformed":      {send, `[`, token, 400, "malformed_body"},
+		"auth: malformed":           {register, `{"email":`, "", 400, "malformed"},
+		"tasks: malformed":          {post, `{"title":`, token, 400, "malformed"},
+		"messaging: malformed":      {send, `[`, token, 400, "malformed"},
 		"auth: unknown field":       {register, withUnknown(registration), "", 422, "invalid"},
 		"tasks: unknown field":      {post, withUnknown(chore), token, 422, "invalid"},
 		"messaging: unknown field":  {send, withUnknown(message), token, 422, "invalid"},
-		"auth: oversized":           {register, oversized, "", 413, "body_too_large"},
-		"tasks: oversized":          {post, oversized, token, 413, "body_too_large"},
-		"messaging: oversized":      {send, oversized, token, 413, "body_too_large"},
+		"auth: oversized":           {register, oversized, "", 413, "too_large"},
+		"tasks: oversized":          {post, oversized, token, 413, "too_large"},
+		"messaging: oversized":      {send, oversized, token, 413, "too_large"},
 		"tasks: no token":           {post, chore, "", 401, "token_missing"},
 		"tasks: wrong token":        {post, chore, "not.a.token", 401, "token_invalid"},
 		"messaging: wrong token":    {send, message, "not.a.token", 401, "token_invalid"},
 		"tasks: altered token":      {post, chore, altered(token), 401, "token_invalid"},
 		"messaging: altered token":  {send, message, altered(token), 401, "token_invalid"},
-		"auth: wrong refresh token": {urls.Auth + "/v1/auth/refresh", `{"refresh_token":"nothing"}`, "", 401, "invalid_refresh_token"},
+		"auth: wrong refresh token": {urls.Auth + "/v1/auth/refresh", `{"refresh_token":"nothing"}`, "", 401, "refresh_token_invalid"},
 		"tasks: no such path":       {urls.Tasks + "/v1/chores", chore, token, 404, "not_found"},
 	}
 	api := &http.Client{Timeout: 10 * time.Second}
