@@ -61,8 +61,8 @@ func parseDisplayName(name string) (string, error) {
 	return name, nil
 }
 
-// normalPassword makes equal what looks equal, whichever keyboard wrote it
-// (NIST SP 800-63B-4, section 3.1.1.2; Unicode's normalization form C).
+// normalPassword makes equal what looks equal, whichever keyboard wrote it:
+// Unicode's normalization form C (as RFC 8265, section 4.2.2, wants it).
 func normalPassword(password string) string { return norm.NFC.String(password) }
 
 func parsePassword(password string) (string, error) {
