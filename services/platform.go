@@ -263,10 +263,12 @@ func runService(ctx context.Context, in invocation, config serviceConfig, servic
 	if err != nil {
 		return err
 	}
-	if err := add(pf); err != nil {
+	// Before the service, so that it stops after it: a session that ends while
+	// connections drain still closes them.
+	if err := pf.followSessions(); err != nil {
 		return err
 	}
-	if err := pf.followSessions(); err != nil {
+	if err := add(pf); err != nil {
 		return err
 	}
 	p.servePublic()

@@ -68,8 +68,8 @@ type ConversationQuery struct {
 	Limit  int
 }
 
-// SendRate is how many messages a user may send through one process.
-var SendRate = Rate{PerSecond: 20, Burst: 60}
+// DefaultSendRate is how many messages a user may send through one process.
+var DefaultSendRate = Rate{PerSecond: 20, Burst: 60}
 
 // Service is the domain's operations. Its methods check what the user may do.
 type Service struct {
@@ -79,9 +79,10 @@ type Service struct {
 	limiter   *Limiter
 }
 
-// NewService puts a service together; now is the clock.
-func NewService(store Store, sender Sender, announcer Announcer, now func() time.Time) *Service {
-	return &Service{store: store, sender: sender, announcer: announcer, limiter: NewLimiter(SendRate, now)}
+// NewService puts a service together. A user may send at the given rate; now
+// is the clock.
+func NewService(store Store, sender Sender, announcer Announcer, rate Rate, now func() time.Time) *Service {
+	return &Service{store: store, sender: sender, announcer: announcer, limiter: NewLimiter(rate, now)}
 }
 
 // Send writes a message of a member. Its faults: body_invalid, body_too_large,

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/services/internal/env"
+	"github.com/marketplane/marketplane/services/internal/eventlog"
+	"github.com/marketplane/marketplane/services/internal/lifecycle"
+	"github.com/marketplane/marketplane/services/internal/web"
+	"github.com/marketplane/marketplane/services/messaging"
+	"github.com/marketplane/marketplane/services/messaging/commit"
+	messagingapi "github.com/marketplane/marketplane/services/messaging/httpapi"
+	"github.com/marketplane/marketplane/services/messaging/hub"
+	messagingstore "github.com/marketplane/marketplane/services/messaging/store"
+	"github.com/marketplane/marketplane/services/messaging/wsapi"
+)
+
+// runMessaging serves conversations over WebSocket and HTTP.
+func runMessaging(ctx context.Context, in invocation) error {
+	if err := noArguments(in); err != nil {
+		return err
+	}
+	source := env.New(in.getenv)
+	config := readService(source)
+	origins := readOrigins(source)
+	if err := source.Err(); err != nil {
+		return err
+	}
+	return runService(ctx, in, config, contract.ComponentMessaging, func(p *platform) error {
+		return addMessaging(p, origins)
+	})
+}
+
+func readOrigins(source *env.Source) []string {
+	var origins []string
+	for _, text := range source.List(contract.EnvAllowedOrigins) {
+		origin, err := wsapi.ParseOrigin(text)
+		if err != nil {
+			source.Fail(contract.EnvAllowedOrigins, err)
+			continue
+		}
+		origins = append(origins, origin)
+	}
+	return origins
+}
+
+// addMessaging puts the messaging service on a platform. Browsers may open
+// sockets from the given origins.
+func addMessaging(p *platform, origins []string) error {
+	store := messagingstore.New(p.pool, time.Now)
+	connections := hub.New(store, hub.NewNATS(p.bus, p.subjects, p.log), hub.Options{
+		Instance: p.config.instance, Window: p.config.drain.Window,
+	}, p.log, p.registry)
+	queue := commit.NewQueue(store, connections.Announce, commit.Options{}, p.log, p.registry)
+	service := messaging.NewService(store, queue, connections, messaging.DefaultSendRate, time.Now)
+	sockets := wsapi.NewServer(service, connections, liveSessions{p.sessions}, wsapi.Options{
+		AllowedOrigins: origins, ResumeTTL: messaging.ResumeTTL,
+	}, p.log, p.registry)
+
+	messagingapi.Register(web.NewAPI(p.router, "Marketplane messaging", p.log, p.sessions), service)
+	p.router.Get(wsapi.Path, sockets.ServeHTTP)
+	p.internal.HandleFunc("GET "+contract.PathLoad, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(connections.Load()) // the scraper is gone if this fails
+	})
+	p.onBusReconnect = append(p.onBusReconnect, connections.BusReconnected)
+	p.sessions.onEnd(connections.EndSession)
+
+	inbox := store.NewInbox(connections.Announce)
+	p.group.Go("old stream items", func(ctx context.Context) error { return messaging.Sweep(ctx, store, p.log) })
+	p.group.Add(lifecycle.Part{Name: "commits", Start: queue.Start, Stop: queue.Stop})
+	// After the commits, so that it stops before them: what is in flight on its
+	// connections is acknowledged until the last one is closed.
+	p.group.Add(lifecycle.Part{
+		Name:  "connections",
+		Start: connections.Start,
+		Stop: func(ctx context.Context) error {
+			if err := connections.Stop(ctx); err != nil {
+				return err
+			}
+			return sockets.Wait(ctx)
+		},
+	})
+	return p.consume(&eventlog.Consumer{
+		Name: "messaging.inbox", Types: inbox.Types(), Handle: inbox.Handle, After: inbox.After,
+	})
+}
+
+// liveSessions is what sockets ask about sessions.
+type liveSessions struct{ *sessions }
+
+// IsRevoked implements wsapi.Sessions.
+func (s liveSessions) IsRevoked(session uuid.UUID) bool { return s.revocations.IsRevoked(session) }

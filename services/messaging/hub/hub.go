@@ -1,0 +1,352 @@
+package hub
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/services/internal/fault"
+	"github.com/marketplane/marketplane/services/messaging"
+)
+
+// Wire is a client's connection on some protocol. Only Room may block.
+type Wire interface {
+	// Deliver queues an item of the user's stream. A wire that has no room left
+	// ends itself as a slow consumer.
+	Deliver(item messaging.Item)
+	// Signal queues an ephemeral signal, or drops it.
+	Signal(signal messaging.Typing)
+	// Room waits until there is room for items of a replay, or the wire or ctx
+	// ends, which is an error.
+	Room(ctx context.Context) error
+	// Move asks the client to connect again after a while, and to leave before
+	// the deadline.
+	Move(after, deadline time.Duration)
+	// SessionEnded tells the client why it will be closed.
+	SessionEnded(payload json.RawMessage)
+	// End closes the connection, once what was taken from it is answered. It
+	// returns at once; the wire's owner calls Leave when it is closed.
+	End(reason Reason)
+}
+
+// Reason says why the hub ends a connection.
+type Reason int
+
+// The reasons.
+const (
+	// Drained connections are to resume elsewhere, now.
+	Drained Reason = iota
+	// SessionEnded connections are to stay away.
+	SessionEnded
+	// Behind connections can't be brought up to date here: they are to resume.
+	Behind
+)
+
+// Store is what delivery reads.
+type Store interface {
+	Position(ctx context.Context, user uuid.UUID) (messaging.Position, error)
+	Heads(ctx context.Context, users []uuid.UUID) (map[uuid.UUID]int64, error)
+	ItemsAfter(ctx context.Context, user uuid.UUID, offset int64, limit int) ([]messaging.Item, error)
+}
+
+// Bus carries news between processes, and may lose them.
+type Bus interface {
+	// Subscribe makes the user's news arrive in Messages until cancel is called.
+	Subscribe(user uuid.UUID) (cancel func(), err error)
+	// Publish sends to every process that is subscribed to the user, this one
+	// among them.
+	Publish(user uuid.UUID, data []byte) error
+	// Messages is one channel for everything that is subscribed to.
+	// What does not fit in it is dropped.
+	Messages() <-chan *nats.Msg
+	// Connected says whether messages can arrive now.
+	Connected() bool
+}
+
+// Options configure a Hub. Zero values mean the defaults.
+type Options struct {
+	// Instance names this process.
+	Instance string
+	// MaxLinks bounds the connections: 20,000.
+	MaxLinks int
+	// Window is the time over which connections are asked to move when the hub
+	// stops. Zero closes them at once.
+	Window time.Duration
+}
+
+const (
+	defaultMaxLinks = 20_000
+	// pageSize is how many items one read of the store returns.
+	pageSize = 100
+	// readTimeout bounds one read of the store.
+	readTimeout = 5 * time.Second
+)
+
+var (
+	errFull = fault.New(fault.Unavailable, "too_many_connections",
+		"This server holds as many connections as it can. Try again in a moment.").After(time.Second)
+	errStopping = fault.New(fault.Unavailable, "stopping",
+		"This server is going away. Connect again.").After(100 * time.Millisecond)
+)
+
+// Hub holds the connections of one process. Make it with New.
+type Hub struct {
+	store   Store
+	bus     Bus
+	options Options
+	log     *slog.Logger
+	metrics metrics
+
+	ctx    context.Context // ends with the hub
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	fills   fillQueue
+	compare chan struct{} // asks for a comparison of all heads, now
+	gaps    chan *user    // users with a gap that this process's own commits left
+
+	mu       sync.RWMutex // taken before any user's
+	links    map[*Link]struct{}
+	users    map[uuid.UUID]*user
+	sessions map[uuid.UUID]map[*Link]struct{}
+	counts   [draining + 1]int // links by state
+	fresh    map[*user]struct{}
+	stopping bool
+	empty    chan struct{} // closed when the stopping hub has no link left
+}
+
+// New makes a hub; Start it.
+func New(store Store, bus Bus, options Options, log *slog.Logger, registry prometheus.Registerer) *Hub {
+	if options.MaxLinks == 0 {
+		options.MaxLinks = defaultMaxLinks
+	}
+	h := &Hub{
+		store: store, bus: bus, options: options, log: log,
+		fills:    newFillQueue(),
+		compare:  make(chan struct{}, 1),
+		gaps:     make(chan *user, 64),
+		links:    map[*Link]struct{}{},
+		users:    map[uuid.UUID]*user{},
+		sessions: map[uuid.UUID]map[*Link]struct{}{},
+		fresh:    map[*user]struct{}{},
+		empty:    make(chan struct{}),
+	}
+	h.metrics = newMetrics(registry, h)
+	return h
+}
+
+// fillers is how many streams are read at a time to close gaps.
+const fillers = 4
+
+// Start begins to deliver.
+func (h *Hub) Start(context.Context) error {
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	h.wg.Go(h.dispatch)
+	h.wg.Go(h.compareHeads)
+	for range fillers {
+		h.wg.Go(h.fill)
+	}
+	return nil
+}
+
+// Stop drains the connections and ends the hub. When ctx ends first, the
+// connections that are left are told to resume elsewhere at once.
+func (h *Hub) Stop(ctx context.Context) error {
+	err := h.drain(ctx)
+	h.cancel()
+	h.fills.close()
+	h.wg.Wait()
+	return err
+}
+
+// BusReconnected tells the hub that it may have missed something.
+func (h *Hub) BusReconnected() { h.compareAll() }
+
+// Load is what the process tells of its connections.
+func (h *Hub) Load() contract.Load {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return contract.Load{
+		Instance: h.options.Instance,
+		Live:     h.counts[live],
+		Draining: h.counts[draining],
+		Pending:  h.counts[pending],
+		Stopping: h.stopping,
+	}
+}
+
+// Admit takes in a connection that is not authenticated yet. It is refused
+// when the hub is full or stops.
+func (h *Hub) Admit(wire Wire) (*Link, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.stopping {
+		return nil, errStopping
+	}
+	if len(h.links) >= h.options.MaxLinks {
+		h.metrics.refused.Inc()
+		return nil, errFull
+	}
+	l := &Link{hub: h, wire: wire}
+	h.links[l] = struct{}{}
+	h.counts[pending]++
+	return l, nil
+}
+
+// Announce brings news to this process's connections and to the other
+// processes. It implements messaging.Announcer.
+func (h *Hub) Announce(items []messaging.Item) {
+	byUser := map[uuid.UUID][]messaging.Item{}
+	for _, item := range items {
+		byUser[item.UserID] = append(byUser[item.UserID], item)
+	}
+	for id, items := range byUser {
+		if u := h.accept(id, items); u != nil {
+			select {
+			case h.gaps <- u:
+			default:
+				h.fills.add(u)
+			}
+		}
+		messages, err := encodeItems(items)
+		if err != nil {
+			h.log.Error("items not published", "user", id, "error", err)
+		}
+		for _, data := range messages {
+			h.publish(id, data)
+		}
+	}
+}
+
+// Signal implements messaging.Announcer.
+func (h *Hub) Signal(users []uuid.UUID, signal messaging.Typing) {
+	data, err := json.Marshal(news{Typing: &signal})
+	if err != nil {
+		h.log.Error("signal not published", "error", err)
+		return
+	}
+	for _, id := range users {
+		h.publish(id, data) // comes back to this process's own connections, too
+	}
+}
+
+func (h *Hub) publish(user uuid.UUID, data []byte) {
+	if err := h.bus.Publish(user, data); err != nil {
+		h.metrics.dropped.WithLabelValues("not_published").Inc()
+	}
+}
+
+// EndSession closes the connections of a session that has ended.
+func (h *Hub) EndSession(session uuid.UUID) {
+	h.mu.RLock()
+	links := make([]*Link, 0, len(h.sessions[session]))
+	for l := range h.sessions[session] {
+		links = append(links, l)
+	}
+	h.mu.RUnlock()
+	payload := messaging.SessionEndedPayload(session)
+	for _, l := range links {
+		l.wire.SessionEnded(payload)
+		l.wire.End(SessionEnded)
+	}
+}
+
+// dispatch takes what the bus brings, and gives gaps that don't close by
+// themselves to the fillers.
+func (h *Hub) dispatch() {
+	// gapPatience is how long an item may be overtaken by later ones of another
+	// process, before it is read from the store.
+	const gapPatience = 25 * time.Millisecond
+	var (
+		open     = map[*user]struct{}{}
+		patience = time.NewTimer(gapPatience)
+		messages = h.bus.Messages()
+	)
+	defer patience.Stop()
+	note := func(u *user) {
+		if len(open) == 0 {
+			patience.Reset(gapPatience)
+		}
+		open[u] = struct{}{}
+	}
+	for {
+		select {
+		case <-h.ctx.Done():
+			return
+		case m := <-messages:
+			if len(messages) >= cap(messages)-1 {
+				h.compareAll() // the channel was full: something may be dropped
+			}
+			if u := h.receive(m); u != nil {
+				note(u)
+			}
+		case u := <-h.gaps:
+			note(u)
+		case <-patience.C:
+			for u := range open {
+				if u.behind() {
+					h.fills.add(u)
+				}
+			}
+			clear(open)
+		}
+	}
+}
+
+// receive handles a message, and returns the user if it leaves a gap.
+func (h *Hub) receive(m *nats.Msg) *user {
+	id, err := userOf(m.Subject)
+	if err != nil {
+		h.log.Warn("message of no user from the bus", "subject", m.Subject)
+		return nil
+	}
+	items, typing, err := decodeNews(id, m.Data)
+	if err != nil {
+		h.log.Warn("unreadable message from the bus", "error", err)
+		return nil
+	}
+	if typing != nil {
+		h.signal(id, *typing)
+	}
+	return h.accept(id, items)
+}
+
+// accept gives items to a user's links, and returns the user if there is a gap
+// now.
+func (h *Hub) accept(id uuid.UUID, items []messaging.Item) *user {
+	h.mu.RLock()
+	u := h.users[id]
+	h.mu.RUnlock()
+	if u == nil {
+		return nil
+	}
+	delivered, gap := u.accept(items)
+	h.metrics.countDelivered(delivered)
+	if gap {
+		return u
+	}
+	return nil
+}
+
+func (h *Hub) signal(id uuid.UUID, signal messaging.Typing) {
+	h.mu.RLock()
+	u := h.users[id]
+	h.mu.RUnlock()
+	if u == nil {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for l := range u.links {
+		if l.caughtUp {
+			l.wire.Signal(signal)
+		}
+	}
+}

@@ -1,0 +1,248 @@
+package hub
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/marketplane/marketplane/services/messaging"
+)
+
+// state is a link's, as it is counted.
+type state int
+
+const (
+	pending state = iota
+	live
+	draining
+)
+
+// Link is a connection's place in the hub. Its owner calls Attach, Start and
+// Leave, in this order and not at the same time.
+type Link struct {
+	hub  *Hub
+	wire Wire
+
+	// Under hub.mu:
+	state   state
+	gone    bool
+	user    *user
+	session uuid.UUID
+
+	// Under user.mu once the link is caught up; until then only its owner and
+	// its replay, which don't overlap, touch them:
+	caughtUp bool
+	pos      int64 // the offset of the newest item that the wire was given
+
+	cancel context.CancelFunc // ends the replay, once there is one
+	replay chan struct{}      // closed when it has ended
+}
+
+// Attachment says where a link begins in its user's stream.
+type Attachment struct {
+	Offset int64
+	// Recovered says that everything after the asked offset follows.
+	Recovered bool
+}
+
+// Attach makes the link one of a user's and a session's. With an offset, it
+// begins there if everything since is kept; else at the stream's head. Nothing
+// is delivered before Start.
+func (l *Link) Attach(ctx context.Context, id, session uuid.UUID, from *int64) (Attachment, error) {
+	h := l.hub
+	// First subscribe, then look where the stream is: what is written in
+	// between is seen twice rather than not at all.
+	if err := h.join(l, id, session); err != nil {
+		return Attachment{}, err
+	}
+	position, err := h.store.Position(ctx, id)
+	if err != nil {
+		h.mu.Lock()
+		if !l.gone {
+			h.part(l)
+			l.user = nil
+		}
+		h.mu.Unlock()
+		return Attachment{}, fmt.Errorf("attach: %w", err)
+	}
+	at := Attachment{Offset: position.Head}
+	result := "fresh"
+	if from != nil {
+		result = "not_recovered"
+		if *from <= position.Head && *from >= position.Tail {
+			at, result = Attachment{Offset: *from, Recovered: true}, "recovered"
+		}
+	}
+	h.metrics.resumes.WithLabelValues(result).Inc()
+	l.pos = at.Offset
+	l.user.mu.Lock()
+	l.user.see(position.Head)
+	l.user.mu.Unlock()
+	return at, nil
+}
+
+// Rebind moves an attached link to another session of its user.
+func (l *Link) Rebind(session uuid.UUID) {
+	h := l.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if l.gone || l.user == nil {
+		return
+	}
+	h.unbind(l)
+	h.bind(l, session)
+}
+
+// Start delivers what follows the attachment's offset, and then what is new.
+func (l *Link) Start() {
+	if l.user.turnLive(l) {
+		return
+	}
+	ctx, cancel := context.WithCancel(l.hub.ctx)
+	l.cancel, l.replay = cancel, make(chan struct{})
+	l.hub.wg.Go(func() {
+		defer close(l.replay)
+		defer cancel()
+		l.hub.catchUp(ctx, l)
+	})
+}
+
+// Leave takes the link out of the hub; nothing reaches its wire afterwards. It
+// is safe to call twice.
+func (l *Link) Leave() {
+	l.hub.leave(l)
+	if l.cancel != nil {
+		l.cancel()
+		<-l.replay
+	}
+}
+
+func (h *Hub) join(l *Link, id, session uuid.UUID) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if l.gone || h.stopping {
+		return errStopping
+	}
+	u := h.users[id]
+	if u == nil {
+		unsubscribe, err := h.bus.Subscribe(id)
+		if err != nil {
+			return fmt.Errorf("attach: %w", err)
+		}
+		u = newUser(id, unsubscribe)
+		h.users[id] = u
+	}
+	u.mu.Lock()
+	u.links[l] = struct{}{}
+	u.mu.Unlock()
+	l.user = u
+	h.bind(l, session)
+	h.fresh[u] = struct{}{}
+	h.count(l, live)
+	return nil
+}
+
+// bind, unbind and count need hub.mu.
+
+func (h *Hub) bind(l *Link, session uuid.UUID) {
+	l.session = session
+	if h.sessions[session] == nil {
+		h.sessions[session] = map[*Link]struct{}{}
+	}
+	h.sessions[session][l] = struct{}{}
+}
+
+func (h *Hub) unbind(l *Link) {
+	delete(h.sessions[l.session], l)
+	if len(h.sessions[l.session]) == 0 {
+		delete(h.sessions, l.session)
+	}
+}
+
+func (h *Hub) count(l *Link, s state) {
+	h.counts[l.state]--
+	l.state = s
+	h.counts[s]++
+}
+
+func (h *Hub) leave(l *Link) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if l.gone {
+		return
+	}
+	if l.user != nil {
+		h.part(l)
+	}
+	l.gone = true
+	delete(h.links, l)
+	h.counts[l.state]--
+	if h.stopping && len(h.links) == 0 {
+		close(h.empty)
+	}
+}
+
+// part undoes join; under hub.mu.
+func (h *Hub) part(l *Link) {
+	u := l.user
+	h.unbind(l)
+	u.mu.Lock()
+	delete(u.links, l)
+	last := len(u.links) == 0
+	u.mu.Unlock()
+	if last {
+		u.unsubscribe()
+		delete(h.users, u.id)
+		delete(h.fresh, u)
+	}
+	h.count(l, pending)
+}
+
+// catchUp reads a link's missed items from the store, at its client's pace,
+// until it is live.
+func (h *Hub) catchUp(ctx context.Context, l *Link) {
+	for !l.user.turnLive(l) {
+		items, err := h.read(ctx, l.user.id, l.pos)
+		if err != nil {
+			h.log.Warn("a replay waits for the store", "user", l.user.id, "offset", l.pos, "error", err)
+			if !pause(ctx, tick) {
+				return
+			}
+			continue
+		}
+		if len(items) == 0 || items[0].Offset != l.pos+1 {
+			// Trimmed meanwhile: never a partial recovery.
+			h.log.Warn("a replay is no longer possible", "user", l.user.id, "offset", l.pos)
+			l.wire.End(Behind)
+			return
+		}
+		for _, item := range items {
+			if err := l.wire.Room(ctx); err != nil {
+				return // the wire has ended
+			}
+			l.wire.Deliver(item)
+			l.pos = item.Offset
+		}
+		h.metrics.countDelivered(tally(items))
+	}
+}
+
+// pause waits; false if ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+func (h *Hub) read(ctx context.Context, id uuid.UUID, after int64) ([]messaging.Item, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	return h.store.ItemsAfter(ctx, id, after, pageSize)
+}
