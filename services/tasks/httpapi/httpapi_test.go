@@ -471,8 +471,14 @@ func TestAStrangerLearnsNothing(t *testing.T) {
 	task := client.post()
 	do[httpapi.Task](client, 200, "POST", taskPath(task)+"/cancel", "")
 	for _, request := range [][2]string{
-		{"GET", ""}, {"GET", "/offers"}, {"POST", "/start"}, {"POST", "/submit"}, {"POST", "/complete"}, {"POST", "/cancel"},
-		{"POST", "/offers/" + uuid.NewString() + "/accept"}, {"POST", "/offers/" + uuid.NewString() + "/withdraw"},
+		{"GET", ""},
+		{"GET", "/offers"},
+		{"POST", "/start"},
+		{"POST", "/submit"},
+		{"POST", "/complete"},
+		{"POST", "/cancel"},
+		{"POST", "/offers/" + uuid.NewString() + "/accept"},
+		{"POST", "/offers/" + uuid.NewString() + "/withdraw"},
 	} {
 		got := stranger.call(request[0], taskPath(task)+request[1], "")
 		missing := stranger.call(request[0], "/v1/tasks/"+uuid.NewString()+request[1], "")

@@ -17,19 +17,19 @@ FROM tasks WHERE id IN (
     (SELECT o.id FROM tasks AS o
      WHERE o.status = 'open' AND NOT @mine::boolean
        AND (sqlc.narg('status')::text IS NULL OR sqlc.narg('status')::text = 'open')
-       AND (sqlc.narg('before')::uuid IS NULL OR o.id < sqlc.narg('before')::uuid)
+       AND o.id < @before::uuid
      ORDER BY o.id DESC LIMIT @row_limit::integer)
     UNION ALL
     (SELECT c.id FROM tasks AS c
      WHERE c.client_id = @user_id
        AND (sqlc.narg('status')::text IS NULL OR c.status = sqlc.narg('status')::text)
-       AND (sqlc.narg('before')::uuid IS NULL OR c.id < sqlc.narg('before')::uuid)
+       AND c.id < @before::uuid
      ORDER BY c.id DESC LIMIT @row_limit::integer)
     UNION ALL
     (SELECT t.id FROM tasks AS t
      WHERE t.tasker_id = @user_id
        AND (sqlc.narg('status')::text IS NULL OR t.status = sqlc.narg('status')::text)
-       AND (sqlc.narg('before')::uuid IS NULL OR t.id < sqlc.narg('before')::uuid)
+       AND t.id < @before::uuid
      ORDER BY t.id DESC LIMIT @row_limit::integer)
 )
 ORDER BY id DESC LIMIT @row_limit::integer;
@@ -57,7 +57,7 @@ SELECT id, task_id, tasker_id, price_amount, price_currency, message, status, cr
 FROM offers
 WHERE task_id = @task_id
   AND (sqlc.narg('tasker_id')::uuid IS NULL OR tasker_id = sqlc.narg('tasker_id')::uuid)
-  AND (sqlc.narg('before')::uuid IS NULL OR id < sqlc.narg('before')::uuid)
+  AND id < @before::uuid
 ORDER BY id DESC LIMIT @row_limit::integer;
 
 -- name: HasOffered :one

@@ -58,7 +58,7 @@ func (r reader) Task(ctx context.Context, id uuid.UUID) (tasks.Task, error) {
 }
 
 func (r reader) Tasks(ctx context.Context, user uuid.UUID, filter tasks.Filter, before uuid.UUID, limit int) ([]tasks.Task, error) {
-	params := db.ListTasksParams{UserID: user, Mine: filter.Mine, Before: optional(before), RowLimit: rowLimit(limit)}
+	params := db.ListTasksParams{UserID: user, Mine: filter.Mine, Before: bound(before), RowLimit: rowLimit(limit)}
 	if filter.Status != "" {
 		status := string(filter.Status)
 		params.Status = &status
@@ -76,7 +76,7 @@ func (r reader) Tasks(ctx context.Context, user uuid.UUID, filter tasks.Filter, 
 
 func (r reader) Offers(ctx context.Context, task, tasker, before uuid.UUID, limit int) ([]tasks.Offer, error) {
 	rows, err := r.queries.ListOffers(ctx, db.ListOffersParams{
-		TaskID: task, TaskerID: optional(tasker), Before: optional(before), RowLimit: rowLimit(limit),
+		TaskID: task, TaskerID: optional(tasker), Before: bound(before), RowLimit: rowLimit(limit),
 	})
 	if err != nil {
 		return nil, failure("list offers", err)
@@ -194,6 +194,15 @@ func optional(id uuid.UUID) *uuid.UUID {
 		return nil
 	}
 	return &id
+}
+
+// bound turns the beginning of a list into an id above all others. A bound that
+// is always there is a condition that an index answers, however deep the page.
+func bound(before uuid.UUID) uuid.UUID {
+	if before == uuid.Nil {
+		return uuid.Max
+	}
+	return before
 }
 
 // rowLimit fits a domain's limit, which is at most a page and one, into SQL.

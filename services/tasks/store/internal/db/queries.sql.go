@@ -161,14 +161,14 @@ SELECT id, task_id, tasker_id, price_amount, price_currency, message, status, cr
 FROM offers
 WHERE task_id = $1
   AND ($2::uuid IS NULL OR tasker_id = $2::uuid)
-  AND ($3::uuid IS NULL OR id < $3::uuid)
+  AND id < $3::uuid
 ORDER BY id DESC LIMIT $4::integer
 `
 
 type ListOffersParams struct {
 	TaskID   uuid.UUID
 	TaskerID *uuid.UUID
-	Before   *uuid.UUID
+	Before   uuid.UUID
 	RowLimit int32
 }
 
@@ -214,19 +214,19 @@ FROM tasks WHERE id IN (
     (SELECT o.id FROM tasks AS o
      WHERE o.status = 'open' AND NOT $1::boolean
        AND ($2::text IS NULL OR $2::text = 'open')
-       AND ($3::uuid IS NULL OR o.id < $3::uuid)
+       AND o.id < $3::uuid
      ORDER BY o.id DESC LIMIT $4::integer)
     UNION ALL
     (SELECT c.id FROM tasks AS c
      WHERE c.client_id = $5
        AND ($2::text IS NULL OR c.status = $2::text)
-       AND ($3::uuid IS NULL OR c.id < $3::uuid)
+       AND c.id < $3::uuid
      ORDER BY c.id DESC LIMIT $4::integer)
     UNION ALL
     (SELECT t.id FROM tasks AS t
      WHERE t.tasker_id = $5
        AND ($2::text IS NULL OR t.status = $2::text)
-       AND ($3::uuid IS NULL OR t.id < $3::uuid)
+       AND t.id < $3::uuid
      ORDER BY t.id DESC LIMIT $4::integer)
 )
 ORDER BY id DESC LIMIT $4::integer
@@ -235,7 +235,7 @@ ORDER BY id DESC LIMIT $4::integer
 type ListTasksParams struct {
 	Mine     bool
 	Status   *string
-	Before   *uuid.UUID
+	Before   uuid.UUID
 	RowLimit int32
 	UserID   uuid.UUID
 }
