@@ -16,21 +16,17 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/api/v1alpha1"
 	"github.com/marketplane/marketplane/controllers"
-	"github.com/marketplane/marketplane/controllers/desired"
 	"github.com/marketplane/marketplane/controllers/load"
 )
 
@@ -160,7 +156,7 @@ func newManager(kubernetes *rest.Config, c config) (ctrl.Manager, error) {
 
 	mgr, err := ctrl.NewManager(kubernetes, ctrl.Options{
 		Scheme:                        scheme,
-		Cache:                         cacheOptions(c.watchNamespaces),
+		Cache:                         controllers.CacheOptions(c.watchNamespaces),
 		Metrics:                       metricsserver.Options{BindAddress: c.metricsAddress},
 		HealthProbeBindAddress:        c.probeAddress,
 		LeaderElection:                c.leaderElect,
@@ -177,22 +173,4 @@ func newManager(kubernetes *rest.Config, c config) (ctrl.Manager, error) {
 		}
 	}
 	return mgr, nil
-}
-
-// cacheOptions keep only what the operator made in memory, and every
-// Marketplace. Of Secrets no more than metadata is ever asked for.
-func cacheOptions(namespaces []string) cache.Options {
-	options := cache.Options{
-		DefaultLabelSelector: labels.SelectorFromSet(labels.Set{desired.LabelManagedBy: desired.ManagedBy}),
-		ByObject: map[client.Object]cache.ByObject{
-			&v1alpha1.Marketplace{}: {Label: labels.Everything()},
-		},
-	}
-	if len(namespaces) > 0 {
-		options.DefaultNamespaces = map[string]cache.Config{}
-		for _, ns := range namespaces {
-			options.DefaultNamespaces[ns] = cache.Config{}
-		}
-	}
-	return options
 }

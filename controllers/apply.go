@@ -77,8 +77,8 @@ func (r *Reconciler) applyObject(ctx context.Context, m *v1alpha1.Marketplace, m
 			repaired: known.digest == digest,
 		})
 	}
-	mem.applied[key] = appliedRecord{digest, u.GetResourceVersion(), u.GetGeneration()}
-	return nil
+	mem.applied[key] = appliedRecord{u.GetUID(), digest, u.GetResourceVersion(), u.GetGeneration()}
+	return seen.renew(key, u)
 }
 
 // changed says whether an apply changed anything. A newer version alone does
@@ -179,7 +179,7 @@ func (r *Reconciler) tellChange(m *v1alpha1.Marketplace, c change) {
 	switch {
 	case c.before == nil:
 		r.event(m, corev1.EventTypeNormal, "Created", "%s: created", c.key)
-		if c.key.kind == "StatefulSet" && c.after.GetLabels()[contract.LabelComponent] == contract.ComponentDatabase {
+		if c.key.kind == kindStatefulSet && c.after.GetLabels()[contract.LabelComponent] == contract.ComponentDatabase {
 			r.event(m, corev1.EventTypeNormal, "EmbeddedDatabase",
 				"database: the embedded PostgreSQL is for evaluation: it survives restarts, not the loss of its volume")
 		}

@@ -125,7 +125,7 @@ func keysState(names desired.Names, seen observation) state {
 	if keys == nil {
 		return notYet(v1alpha1.ReasonWaiting, "Secret %s with the signing keys is not there yet, or damaged", names.Signing())
 	}
-	published, ok := seen.objects[objectKey{"ConfigMap", names.JWKS()}].(*corev1.ConfigMap)
+	published, ok := seen.objects[objectKey{kindConfigMap, names.JWKS()}].(*corev1.ConfigMap)
 	if !ok || published.Data[contract.FileJWKS] != string(keys.jwks) {
 		return notYet(v1alpha1.ReasonProgressing, "the public keys are being published")
 	}
@@ -148,7 +148,7 @@ func statefulSetState(seen observation, names desired.Names, component string, r
 	if s == nil {
 		return notYet(v1alpha1.ReasonProgressing, "it is being created")
 	}
-	rolled := s.Status.ObservedGeneration >= s.Generation &&
+	rolled := s.Status.ObservedGeneration >= seen.generation(kindStatefulSet, s) &&
 		(s.Status.UpdateRevision == "" || s.Status.UpdatedReplicas >= replicas)
 	if rolled && s.Status.ReadyReplicas >= replicas {
 		return ready("%s", message)
@@ -214,7 +214,7 @@ func serviceState(m *v1alpha1.Marketplace, seen observation, p *plan, component 
 		wanted = replicasOf(m, component, p.size)
 	}
 	switch {
-	case rolledOut(d, wanted):
+	case rolledOut(d, seen.generation(kindDeployment, d), wanted):
 		if held {
 			return ready("%d of %d pods are available; a change waits for the schema", wanted, wanted)
 		}
@@ -230,9 +230,9 @@ func serviceState(m *v1alpha1.Marketplace, seen observation, p *plan, component 
 
 // rolledOut says whether exactly the wanted pods run, all of the newest
 // template, and all available.
-func rolledOut(d *appsv1.Deployment, wanted int32) bool {
+func rolledOut(d *appsv1.Deployment, generation int64, wanted int32) bool {
 	s := d.Status
-	return s.ObservedGeneration >= d.Generation &&
+	return s.ObservedGeneration >= generation &&
 		replicasIn(d) == wanted &&
 		s.UpdatedReplicas == wanted && s.Replicas == wanted && s.AvailableReplicas >= wanted
 }
@@ -313,7 +313,7 @@ func set(m *v1alpha1.Marketplace, condition string, ok bool, reason, message str
 
 // count is n as the API carries it.
 func count(n int) int32 {
-	return int32(min(max(n, 0), math.MaxInt32)) //nolint:gosec // G115: bounded above
+	return int32(min(max(n, 0), math.MaxInt32))
 }
 
 // timestamp is t as the API carries it: to the second.

@@ -205,7 +205,7 @@ func TestRepairs(t *testing.T) {
 	w.must(w.client.Update(w.ctx, m))
 	w.eventually("the routes of the bus are removed", func() error {
 		if err := w.get("shop-bus-routes", &corev1.Service{}); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("get: %v", err)
+			return fmt.Errorf("it is not gone: %w", orFound(err))
 		}
 		return nil
 	})
@@ -290,4 +290,51 @@ func TestPausedChangesNothing(t *testing.T) {
 	if m.Status.Messaging.Replicas != 5 {
 		t.Errorf("messaging has %d replicas, want 5", m.Status.Messaging.Replicas)
 	}
+}
+
+// The first status about a new spec must not call it ready because the old one
+// was.
+func TestReadyDoesNotSpeakOfTheSpecBefore(t *testing.T) {
+	w := newWorld(t)
+	w.runEverything(true)
+	w.startOperator()
+	m := w.marketplace("shop", "")
+	w.awaitReady(m)
+	w.looked()
+
+	w.frozen.Store(true)
+	watcher, err := w.client.Watch(w.ctx, &v1alpha1.MarketplaceList{}, client.InNamespace(w.namespace))
+	w.must(err)
+	defer watcher.Stop()
+	w.must(w.get("shop", m))
+	replicas := int32(3)
+	m.Spec.Tasks.Replicas = &replicas
+	w.must(w.client.Update(w.ctx, m))
+	for event := range watcher.ResultChan() {
+		seen, ok := event.Object.(*v1alpha1.Marketplace)
+		if !ok {
+			t.Fatalf("a %T came", event.Object)
+		}
+		if seen.Status.ObservedGeneration != m.Generation {
+			continue
+		}
+		if err := checkConditions(seen); err != nil {
+			t.Error(err)
+		}
+		if meta.IsStatusConditionTrue(seen.Status.Conditions, v1alpha1.ConditionReady) {
+			t.Error("ready, though no new pod can be there")
+		}
+		break
+	}
+	w.looked()
+	w.must(w.get("shop", m))
+	if meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionReady) {
+		t.Error("ready, though no new pod is there")
+	}
+
+	w.frozen.Store(false)
+	d := &appsv1.Deployment{}
+	w.must(w.get("shop-tasks", d))
+	w.runObject(w.ctx, d)
+	w.awaitReady(m)
 }

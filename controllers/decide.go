@@ -46,6 +46,7 @@ func stateOfMigration(job *batchv1.Job) migrationState {
 			return migrationSucceeded
 		case batchv1.JobFailed:
 			return migrationFailed
+		default: // It is on its way to one of them.
 		}
 	}
 	return migrationRunning

@@ -58,6 +58,9 @@ func (w *world) runEverything(migrations bool) {
 // runObject writes the status of an object that runs. A conflict is another
 // change, which comes as another event.
 func (w *world) runObject(ctx context.Context, object any) {
+	if w.frozen.Load() {
+		return
+	}
 	switch o := object.(type) {
 	case *appsv1.Deployment:
 		if o.Status.ObservedGeneration == o.Generation {

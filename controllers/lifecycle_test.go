@@ -126,7 +126,7 @@ func TestServicesWaitForTheMigration(t *testing.T) {
 	w.awaitReady(m)
 	w.eventually("the old Job is gone", func() error {
 		if err := w.get(job.Name, &batchv1.Job{}); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("get: %v", err)
+			return fmt.Errorf("it is not gone: %w", orFound(err))
 		}
 		return nil
 	})

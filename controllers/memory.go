@@ -29,6 +29,7 @@ type memory struct {
 // appliedRecord says what was applied and which version of the object that
 // made. While both are unchanged, there is nothing to apply.
 type appliedRecord struct {
+	uid             types.UID
 	digest          string
 	resourceVersion string
 	generation      int64

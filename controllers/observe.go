@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -29,9 +31,11 @@ func (k objectKey) String() string { return k.kind + " " + k.name }
 
 // Kinds that are told apart by name.
 const (
-	kindVolume     = "PersistentVolumeClaim"
-	kindJob        = "Job"
-	kindDeployment = "Deployment"
+	kindVolume      = "PersistentVolumeClaim"
+	kindJob         = "Job"
+	kindDeployment  = "Deployment"
+	kindStatefulSet = "StatefulSet"
+	kindConfigMap   = "ConfigMap"
 )
 
 // observation is what there is at one moment.
@@ -47,6 +51,39 @@ type observation struct {
 	secrets map[string]secretFacts
 	// load of the messaging tier.
 	load load.Total
+	// applied says what the operator itself made of the objects: where that is
+	// newer than what was seen, the cache lags behind.
+	applied map[objectKey]appliedRecord
+}
+
+// generation is that of the newest known spec of a workload.
+func (o observation) generation(kind string, workload client.Object) int64 {
+	known := o.applied[objectKey{kind, workload.GetName()}]
+	if known.uid != workload.GetUID() {
+		return workload.GetGeneration()
+	}
+	return max(known.generation, workload.GetGeneration())
+}
+
+// renew puts an object in its place as it is after an apply, so that the
+// report does not speak of what was before.
+func (o observation) renew(key objectKey, u *unstructured.Unstructured) error {
+	var typed client.Object
+	switch key.kind {
+	case kindDeployment:
+		typed = &appsv1.Deployment{}
+	case kindStatefulSet:
+		typed = &appsv1.StatefulSet{}
+	case kindConfigMap:
+		typed = &corev1.ConfigMap{}
+	default: // The report reads no others.
+		return nil
+	}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, typed); err != nil {
+		return fmt.Errorf("read %s as it was applied: %w", key, err)
+	}
+	o.objects[key] = typed
+	return nil
 }
 
 // deployment returns a component's Deployment, nil where there is none.
@@ -57,7 +94,7 @@ func (o observation) deployment(names desired.Names, component string) *appsv1.D
 
 // statefulSet returns a component's StatefulSet, nil where there is none.
 func (o observation) statefulSet(names desired.Names, component string) *appsv1.StatefulSet {
-	s, _ := o.objects[objectKey{"StatefulSet", names.Component(component)}].(*appsv1.StatefulSet)
+	s, _ := o.objects[objectKey{kindStatefulSet, names.Component(component)}].(*appsv1.StatefulSet)
 	return s
 }
 
@@ -91,6 +128,7 @@ func (r *Reconciler) observe(ctx context.Context, m *v1alpha1.Marketplace, mem *
 		objects: map[objectKey]client.Object{},
 		pods:    map[string][]corev1.Pod{},
 		secrets: map[string]secretFacts{},
+		applied: mem.applied,
 	}
 	ours := []client.ListOption{
 		client.InNamespace(m.Namespace),
@@ -107,7 +145,7 @@ func (r *Reconciler) observe(ctx context.Context, m *v1alpha1.Marketplace, mem *
 		component := pod.Labels[contract.LabelComponent]
 		seen.pods[component] = append(seen.pods[component], pod)
 	}
-	r.observeLoad(ctx, m, mem, &seen)
+	r.observeLoad(ctx, mem, &seen)
 
 	var err error
 	if seen.installation, err = r.installation(ctx, m, seen); err != nil {
@@ -139,7 +177,7 @@ func (r *Reconciler) observeObjects(ctx context.Context, seen *observation, ours
 		put(kindDeployment, &deployments.Items[i])
 	}
 	for i := range statefulSets.Items {
-		put("StatefulSet", &statefulSets.Items[i])
+		put(kindStatefulSet, &statefulSets.Items[i])
 	}
 	for i := range jobs.Items {
 		put(kindJob, &jobs.Items[i])
@@ -148,7 +186,7 @@ func (r *Reconciler) observeObjects(ctx context.Context, seen *observation, ours
 		put("Service", &services.Items[i])
 	}
 	for i := range configMaps.Items {
-		put("ConfigMap", &configMaps.Items[i])
+		put(kindConfigMap, &configMaps.Items[i])
 	}
 	for i := range claims.Items {
 		put(kindVolume, &claims.Items[i])

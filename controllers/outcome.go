@@ -11,15 +11,10 @@ import (
 	"github.com/marketplane/marketplane/api/v1alpha1"
 )
 
-// How soon a Marketplace is looked at again.
-const (
-	// tick is how often connections are read, and so how soon messaging follows
-	// them.
-	tick = 5 * time.Second
-	// stalledRetry is for what needs someone: what they do is seldom something
-	// that is watched.
-	stalledRetry = 30 * time.Second
-)
+// tick is how often connections are read, and so how soon messaging follows
+// them. What someone does about a stalled Marketplace is often not watched, and
+// found then, too.
+const tick = 5 * time.Second
 
 // problem is an error that says what to do about it. An error that is none is
 // tried again, with back-off.
@@ -98,7 +93,8 @@ func flatten(err error) []error {
 	if err == nil {
 		return nil
 	}
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // Only the outermost join is taken apart.
+	// Only the outermost joins are taken apart: what they join is one error each.
+	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return []error{err}
 	}

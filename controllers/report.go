@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/labels"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -24,29 +26,38 @@ func (r *Reconciler) report(ctx context.Context, m *v1alpha1.Marketplace, seen o
 	before := m.DeepCopy()
 	r.fillStatus(m, seen, p, o)
 	if !equality.Semantic.DeepEqual(before.Status, m.Status) {
-		patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
-		if err := r.Client.Status().Patch(ctx, m, patch, client.FieldOwner(FieldOwner)); err != nil {
-			if client.IgnoreNotFound(err) == nil {
-				return ctrl.Result{}, nil
-			}
-			o.failed = errors.Join(o.failed, fmt.Errorf("write status: %w", err))
-		}
+		o.failed = errors.Join(o.failed, r.writeStatus(ctx, before, m))
 	}
-	switch {
-	case ctx.Err() != nil:
-		// The operator stops: whoever comes next looks at everything anew.
-		return ctrl.Result{}, nil
-	case transient(o.failed):
-		// The cache will tell what is newer.
-		return ctrl.Result{RequeueAfter: time.Second}, nil
-	case o.failed != nil:
-		return ctrl.Result{}, o.failed
-	case o.stalled != nil:
-		// A stalled part does not keep messaging from following its load.
-		return ctrl.Result{RequeueAfter: min(stalledRetry, r.tick())}, nil
-	default:
+	if o.failed == nil {
+		// What is stalled or waits does not keep messaging from following its
+		// load, and is looked at again as often.
 		return ctrl.Result{RequeueAfter: r.tick()}, nil
 	}
+	if ctx.Err() != nil {
+		// The operator stops: whoever comes next looks at everything anew.
+		return ctrl.Result{}, nil //nolint:nilerr // The error is that it stops.
+	}
+	if transient(o.failed) {
+		// The cache will tell what is newer.
+		return ctrl.Result{RequeueAfter: time.Second}, nil
+	}
+	return ctrl.Result{}, o.failed
+}
+
+// writeStatus writes m's status over that of before, and tells in an Event when
+// m has become stalled.
+func (r *Reconciler) writeStatus(ctx context.Context, before, m *v1alpha1.Marketplace) error {
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	err := r.Client.Status().Patch(ctx, m, patch, client.FieldOwner(FieldOwner))
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("write status: %w", err)
+	}
+	was := meta.FindStatusCondition(before.Status.Conditions, v1alpha1.ConditionStalled)
+	is := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionStalled)
+	if is != nil && (was == nil || was.Message != is.Message) {
+		r.event(m, corev1.EventTypeWarning, is.Reason, "%s", is.Message)
+	}
+	return nil
 }
 
 // fillStatus computes the whole status.

@@ -27,7 +27,7 @@ type size struct {
 
 // observeLoad asks every messaging pod that runs for its connections. Those
 // that terminate count too: what they hold comes back to the others.
-func (r *Reconciler) observeLoad(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, seen *observation) {
+func (r *Reconciler) observeLoad(ctx context.Context, mem *memory, seen *observation) {
 	if age := r.Now().Sub(mem.loadAt); age >= 0 && age < loadFresh {
 		seen.load = mem.load
 		return

@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -126,6 +127,8 @@ type world struct {
 	// looks counts how often the operator asked for the time: it grows with
 	// every look at a Marketplace.
 	looks atomic.Int64
+	// frozen keeps runEverything from running what is applied.
+	frozen atomic.Bool
 }
 
 // newWorld makes a namespace. Operators are started in it by the test.
@@ -246,6 +249,14 @@ func (w *world) looked() {
 // get reads an object of the world's namespace.
 func (w *world) get(name string, object client.Object) error {
 	return w.client.Get(w.ctx, client.ObjectKey{Namespace: w.namespace, Name: name}, object)
+}
+
+// orFound is err, or says that there was none.
+func orFound(err error) error {
+	if err == nil {
+		return errors.New("it is still there")
+	}
+	return err
 }
 
 // must fails the test at once on an error.

@@ -156,7 +156,7 @@ func TestSimulation(t *testing.T) {
 			}
 			golden := filepath.Join("testdata", name+".golden.txt")
 			if *update {
-				if err := os.WriteFile(golden, log.Bytes(), 0o644); err != nil { //nolint:gosec // G306: a golden file is for everyone
+				if err := os.WriteFile(golden, log.Bytes(), 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -110,7 +110,7 @@ messaging:
 			got := render(t, desired.Build(marketplace(t, tt.spec), in).All())
 			golden := filepath.Join("testdata", name+".golden.yaml")
 			if *update {
-				if err := os.WriteFile(golden, got, 0o644); err != nil { //nolint:gosec // G306: a golden file is for everyone
+				if err := os.WriteFile(golden, got, 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}

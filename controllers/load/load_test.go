@@ -25,7 +25,8 @@ func TestHTTPReader(t *testing.T) {
 	}{
 		"counts": {
 			200, `{"instance":"m-0","live":3,"draining":2,"pending":1}`,
-			contract.Load{Instance: "m-0", Live: 3, Draining: 2, Pending: 1}, "",
+			contract.Load{Instance: "m-0", Live: 3, Draining: 2, Pending: 1},
+			"",
 		},
 		"a field of a later release": {200, `{"instance":"m-0","live":3,"rate":7}`, contract.Load{Instance: "m-0", Live: 3}, ""},
 		"an error":                   {503, "", contract.Load{}, "status 503"},
