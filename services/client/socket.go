@@ -132,6 +132,7 @@ func (s *Session) Dial(ctx context.Context) (*Socket, error) {
 		cancel()
 		return nil, fmt.Errorf("connect the socket: %w", err)
 	}
+	socket.link = first // before run takes it on, so that Stats knows the instance
 	go socket.run(life, first)
 	return socket, nil
 }
