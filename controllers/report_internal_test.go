@@ -1,0 +1,146 @@
+package controllers
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/marketplane/marketplane/api/v1alpha1"
+	"github.com/marketplane/marketplane/controllers/load"
+)
+
+func TestConnectionsStatusSparesWrites(t *testing.T) {
+	then := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	before := newConnectionsStatus(then, load.Total{Live: 1000, Draining: 0, Pending: 5})
+	tests := map[string]struct {
+		after   time.Duration
+		total   load.Total
+		written bool
+	}{
+		"the same, much later":        {time.Hour, load.Total{Live: 1000, Pending: 5}, false},
+		"a little less":               {5 * time.Second, load.Total{Live: 950, Pending: 5}, false},
+		"a little less, later":        {30 * time.Second, load.Total{Live: 950, Pending: 5}, true},
+		"a tenth more":                {5 * time.Second, load.Total{Live: 1100, Pending: 5}, true},
+		"the first that drains":       {5 * time.Second, load.Total{Live: 1000, Draining: 1, Pending: 5}, true},
+		"a pod that does not tell":    {5 * time.Second, load.Total{Live: 1000, Pending: 5, Missing: 1}, true},
+		"all gone":                    {5 * time.Second, load.Total{}, true},
+		"one of few that are pending": {5 * time.Second, load.Total{Live: 1000, Pending: 4}, true},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			now := then.Add(tt.after)
+			want := before
+			if tt.written {
+				want = newConnectionsStatus(now, tt.total)
+			}
+			if diff := cmp.Diff(want, connectionsStatus(before, now, tt.total)); diff != "" {
+				t.Errorf("connections (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestOutcomeOf(t *testing.T) {
+	var (
+		services = schema.GroupResource{Resource: "services"}
+		taken    = stop(v1alpha1.ReasonNameTaken, "taken")
+		later    = wait(v1alpha1.ReasonWaiting, "later")
+		conflict = fmt.Errorf("apply: %w", apierrors.NewConflict(services, "a", errors.New("older")))
+		failure  = errors.New("no connection")
+	)
+	tests := map[string]struct {
+		err                      error
+		stalled, waiting, failed bool
+		transient                bool
+	}{
+		"nothing":           {err: nil},
+		"stalled":           {err: taken, stalled: true},
+		"all at once":       {err: errors.Join(taken, errors.Join(later, failure), nil), stalled: true, waiting: true, failed: true},
+		"a conflict":        {err: conflict, failed: true, transient: true},
+		"not only conflict": {err: errors.Join(conflict, failure), failed: true},
+		"a refusal": {
+			err:     classify(apierrors.NewForbidden(services, "a", errors.New("quota")), "Service a"),
+			stalled: true,
+		},
+		"a namespace that goes": {
+			err: classify(&apierrors.StatusError{ErrStatus: metav1.Status{
+				Reason:  metav1.StatusReasonForbidden,
+				Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Type: corev1.NamespaceTerminatingCause}}},
+			}}, "Service a"),
+			waiting: true,
+		},
+		"a server that is away": {
+			err:    classify(apierrors.NewServerTimeout(services, "patch", 1), "Service a"),
+			failed: true,
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			o := outcomeOf(tt.err)
+			if got := o.stalled != nil; got != tt.stalled {
+				t.Errorf("stalled = %v", o.stalled)
+			}
+			if got := o.waiting != nil; got != tt.waiting {
+				t.Errorf("waiting = %v", o.waiting)
+			}
+			if got := o.failed != nil; got != tt.failed {
+				t.Errorf("failed = %v", o.failed)
+			}
+			if got := transient(o.failed); got != tt.transient {
+				t.Errorf("transient = %v", got)
+			}
+		})
+	}
+}
+
+func TestPodTrouble(t *testing.T) {
+	status := func(c corev1.ContainerStatus) corev1.Pod {
+		return corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: "p"},
+			Status:     corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{c}},
+		}
+	}
+	waiting := func(reason, message string) corev1.ContainerState {
+		return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}
+	}
+	ended := func(code int32, message string) corev1.ContainerState {
+		return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code, Reason: "Error", Message: message}}
+	}
+	tests := map[string]struct {
+		pod  corev1.Pod
+		want string
+	}{
+		"runs":   {status(corev1.ContainerStatus{State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}), ""},
+		"starts": {status(corev1.ContainerStatus{State: waiting("ContainerCreating", "")}), ""},
+		"no image": {
+			status(corev1.ContainerStatus{State: waiting("ImagePullBackOff", "not found")}),
+			"pod p: ImagePullBackOff: not found",
+		},
+		"crashes again and again": {
+			status(corev1.ContainerStatus{State: waiting("CrashLoopBackOff", "back-off 10s"), LastTerminationState: ended(1, "no key\n")}),
+			"pod p: CrashLoopBackOff: it ended with code 1: no key",
+		},
+		"ended in silence": {status(corev1.ContainerStatus{State: ended(137, "")}), "pod p: it ended with code 137: Error"},
+		"done":             {status(corev1.ContainerStatus{State: ended(0, "")}), ""},
+		"no room": {
+			corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{
+				Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/2 nodes",
+			}}}},
+			"pod p: Unschedulable: 0/2 nodes",
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, podTrouble([]corev1.Pod{tt.pod})); diff != "" {
+				t.Errorf("trouble (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
