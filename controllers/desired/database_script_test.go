@@ -39,7 +39,7 @@ func newDatabasePod(t *testing.T) *databasePod {
 	}
 	// A path of its own: a socket's must stay short, and the server's user must
 	// get there.
-	dir, err := os.MkdirTemp("", "mp-db-")
+	dir, err := os.MkdirTemp("", "mp-db-") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}
