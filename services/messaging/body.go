@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -25,7 +26,7 @@ var (
 	errBodyTooLarge = fault.New(fault.Invalid, "body_too_large", "The body is larger than 32 KiB.").At("/body")
 	errBodyShape    = fault.New(fault.Invalid, "body_invalid", "The body must be a JSON object that is not empty.").At("/body")
 	errBodyDeep     = fault.New(fault.Invalid, "body_invalid", "The body is nested too deeply.").At("/body")
-	errBodyText     = fault.New(fault.Invalid, "body_invalid", "The body holds text that is not UTF-8, or a NUL character.").At("/body")
+	errBodyText     = fault.New(fault.Invalid, "body_invalid", "The body holds text that is not Unicode, or a NUL character.").At("/body")
 	errBodyNumber   = fault.New(fault.Invalid, "body_invalid", "The body holds a number that is too long.").At("/body")
 )
 
@@ -40,6 +41,9 @@ func checkBody(body json.RawMessage) (json.RawMessage, error) {
 	}
 	if err := checkTokens(body); err != nil {
 		return nil, err
+	}
+	if !surrogatesPaired(body) {
+		return nil, errBodyText
 	}
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, body); err != nil {
@@ -86,4 +90,37 @@ func checkTokens(body []byte) error {
 			}
 		}
 	}
+}
+
+// surrogatesPaired says whether all surrogates among the \u escapes of valid
+// JSON are pairs (RFC 8259, section 7). Decoders replace the others; PostgreSQL
+// refuses them.
+func surrogatesPaired(body []byte) bool {
+	waiting := false // for a low surrogate
+	for i := 0; i < len(body); i++ {
+		if body[i] != '\\' {
+			if waiting {
+				return false
+			}
+			continue
+		}
+		i++ // valid JSON: an escape is complete
+		if body[i] != 'u' {
+			if waiting {
+				return false
+			}
+			continue
+		}
+		unit, err := strconv.ParseUint(string(body[i+1:i+5]), 16, 16)
+		if err != nil {
+			return false
+		}
+		i += 4
+		isLow := unit >= 0xDC00 && unit <= 0xDFFF
+		if isLow != waiting {
+			return false
+		}
+		waiting = unit >= 0xD800 && unit <= 0xDBFF
+	}
+	return true
 }

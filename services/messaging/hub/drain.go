@@ -71,7 +71,9 @@ func (h *Hub) drain(ctx context.Context) error {
 			}
 		}
 		for len(moving) > 0 && !now.Before(moving[0].deadline) {
-			moving[0].link.wire.End(Drained)
+			if h.present(moving[0].link) {
+				moving[0].link.wire.End(Drained)
+			}
 			moving = moving[1:]
 		}
 		select {
@@ -121,6 +123,12 @@ func (h *Hub) startMove(l *Link) bool {
 	}
 	h.count(l, draining)
 	return true
+}
+
+func (h *Hub) present(l *Link) bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return !l.gone
 }
 
 // abandon ends what is left, without waiting.
