@@ -188,12 +188,23 @@ func (r *Reconciler) tellChange(m *v1alpha1.Marketplace, c change) {
 		r.event(m, corev1.EventTypeNormal, "Repaired", "%s: someone had changed it; it is as the spec asks again", c.key)
 		return
 	}
+	if claim, ok := c.before.(*corev1.PersistentVolumeClaim); ok && !claimChanged(claim, c.after) {
+		return
+	}
 	reason := "Updated"
 	text := fmt.Sprintf("%s: applied because the spec or the operator changed", c.key)
 	if d, ok := c.before.(*appsv1.Deployment); ok {
 		reason, text = deploymentChange(d, c)
 	}
 	r.event(m, corev1.EventTypeNormal, reason, "%s", text)
+}
+
+// claimChanged says whether a claim changed in what people care about. That its
+// class is known once it is bound is not that.
+func claimChanged(before *corev1.PersistentVolumeClaim, after *unstructured.Unstructured) bool {
+	size, _, _ := unstructured.NestedString(after.Object, "spec", "resources", "requests", "storage")
+	return before.Spec.Resources.Requests.Storage().String() != size ||
+		len(before.OwnerReferences) != len(after.GetOwnerReferences())
 }
 
 // deploymentChange says what changed in a Deployment.

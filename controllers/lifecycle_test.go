@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -223,4 +224,30 @@ func TestScaleSubresource(t *testing.T) {
 		}
 		return w.isReady(m)
 	})
+}
+
+// What the API server refuses needs someone, and keeps nothing else back.
+func TestRefusedObjectStalls(t *testing.T) {
+	w := newWorld(t)
+	w.runEverything(true)
+	w.startOperator()
+	m := w.marketplace("shop", "")
+	w.awaitReady(m)
+
+	// A claim that is not bound yet cannot grow.
+	m.Spec.Database.Embedded = &v1alpha1.EmbeddedDatabase{}
+	m.Spec.Database.Embedded.Storage.Size = resource.MustParse("50Gi")
+	replicas := int32(3)
+	m.Spec.Tasks.Replicas = &replicas
+	w.must(w.client.Update(w.ctx, m))
+	message := w.awaitStalled(m, v1alpha1.ReasonRefused)
+	if !strings.Contains(message, "the API server refuses PersistentVolumeClaim shop-database") {
+		t.Errorf("message = %q", message)
+	}
+	w.hasEvent(m, "the API server refuses PersistentVolumeClaim shop-database")
+	d := &appsv1.Deployment{}
+	w.must(w.get("shop-tasks", d))
+	if *d.Spec.Replicas != 3 {
+		t.Errorf("tasks has %d replicas, want 3", *d.Spec.Replicas)
+	}
 }

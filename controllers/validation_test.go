@@ -62,6 +62,10 @@ func TestRefusals(t *testing.T) {
 			spec:    "auth: {issuer: 'auth.example.com'}",
 			wantErr: "auth.issuer must be an http or https URL without query and fragment",
 		},
+		"trusted proxy that is no network": {
+			spec:    "auth: {trustedProxies: ['10.0.0.1']}",
+			wantErr: "spec.auth.trustedProxies[0]: Invalid value: \"10.0.0.1\": a trusted proxy must be a network in CIDR notation",
+		},
 		"tiny volume": {
 			spec:    "database: {embedded: {storage: {size: 100Mi}}}",
 			wantErr: "storage.size must be 1Gi or more",
@@ -107,7 +111,7 @@ func TestAccepted(t *testing.T) {
 		"a": "",
 		"b": "{}",
 		"c": "messaging: {autoscaling: {maxReplicas: 1}, allowedOrigins: ['https://app.example.com', 'http://localhost:3000', 'http://[::1]:8080']}",
-		"d": "auth: {issuer: 'https://auth.example.com/tenant', resources: {requests: {cpu: 1}, limits: {cpu: 1500m}}}",
+		"d": "auth: {issuer: 'https://auth.example.com/tenant', trustedProxies: ['10.0.0.0/8', 'fd00::/8'], resources: {requests: {cpu: 1}, limits: {cpu: 1500m}}}",
 		"e": "database: {embedded: {storage: {size: 1Gi, className: fast, deletionPolicy: Delete}, image: 'postgres:17'}}",
 	}
 	for name, spec := range tests {

@@ -174,7 +174,20 @@ type AuthSpec struct {
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:XValidation:rule="isURL(self) && url(self).getScheme() in ['http', 'https'] && !self.contains('?') && !self.contains('#')",message="auth.issuer must be an http or https URL without query and fragment, such as https://auth.example.com"
 	Issuer string `json:"issuer,omitempty"`
+	// trustedProxies are the networks, such as 10.244.0.0/16, whose word in
+	// X-Forwarded-For is taken for a client's address. Log-ins are limited by
+	// address: without it, everyone behind a proxy counts as one. Default: none.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	TrustedProxies []Network `json:"trustedProxies,omitempty"`
 }
+
+// Network is a range of addresses in CIDR notation (RFC 4632, RFC 4291).
+//
+// +kubebuilder:validation:MaxLength=49
+// +kubebuilder:validation:XValidation:rule="isCIDR(self)",message="a trusted proxy must be a network in CIDR notation, such as 10.244.0.0/16; for one address append /32, or /128 for IPv6"
+type Network string
 
 // TasksSpec is the tasks service.
 type TasksSpec struct {

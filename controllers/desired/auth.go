@@ -1,6 +1,8 @@
 package desired
 
 import (
+	"strings"
+
 	"k8s.io/apimachinery/pkg/util/intstr"
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
 
@@ -11,6 +13,10 @@ import (
 // when they change.
 func (r renderer) auth() Object {
 	spec := r.m.Spec.Auth
+	proxies := make([]string, 0, len(spec.TrustedProxies))
+	for _, network := range spec.TrustedProxies {
+		proxies = append(proxies, string(network))
+	}
 	return r.deployment(workload{
 		component: contract.ComponentAuth,
 		replicas:  spec.ReplicasOrDefault(),
@@ -21,6 +27,7 @@ func (r renderer) auth() Object {
 		drain:    requestDrain,
 		env: []*corev1ac.EnvVarApplyConfiguration{
 			env(contract.EnvSigningDir, contract.MountSigning),
+			env(contract.EnvTrustedProxies, strings.Join(proxies, ",")),
 		},
 		volumes: []*corev1ac.VolumeApplyConfiguration{secretVolume("signing", r.names.Signing())},
 		mounts:  []*corev1ac.VolumeMountApplyConfiguration{mountReadOnly("signing", contract.MountSigning)},

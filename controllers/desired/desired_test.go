@@ -87,6 +87,7 @@ bus:
 auth:
   replicas: 4
   issuer: https://auth.example.com
+  trustedProxies: [10.244.0.0/16, 'fd00::/8']
   resources: {limits: {memory: 64Mi}}
 tasks:
   replicas: 3

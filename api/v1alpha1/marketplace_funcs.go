@@ -1,0 +1,90 @@
+package v1alpha1
+
+import (
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// Defaults of fields that the API server fills in; needed here for objects
+// that were stored before a field existed, and for optional sections.
+const (
+	defaultServiceReplicas   = 2
+	defaultStorageSize       = "5Gi"
+	defaultMinReplicas       = 1
+	defaultTargetConnections = 5000
+	defaultStabilization     = 300
+	defaultFloorSeconds      = 10
+	defaultWindowSeconds     = 120
+)
+
+// EmbeddedOrDefault returns what is asked of the embedded database.
+func (d DatabaseSpec) EmbeddedOrDefault() EmbeddedDatabase {
+	var e EmbeddedDatabase
+	if d.Embedded != nil {
+		e = *d.Embedded
+	}
+	if e.Storage.Size.IsZero() {
+		e.Storage.Size = resource.MustParse(defaultStorageSize)
+	}
+	if e.Storage.DeletionPolicy == "" {
+		e.Storage.DeletionPolicy = DeletionRetain
+	}
+	return e
+}
+
+// EmbeddedOrDefault returns what is asked of the embedded bus.
+func (b BusSpec) EmbeddedOrDefault() EmbeddedBus {
+	var e EmbeddedBus
+	if b.Embedded != nil {
+		e = *b.Embedded
+	}
+	if e.Replicas == 0 {
+		e.Replicas = 1
+	}
+	return e
+}
+
+// ReplicasOrDefault returns how many auth pods are wanted.
+func (a AuthSpec) ReplicasOrDefault() int32 { return orDefault(a.Replicas, defaultServiceReplicas) }
+
+// ReplicasOrDefault returns how many tasks pods are wanted.
+func (t TasksSpec) ReplicasOrDefault() int32 { return orDefault(t.Replicas, defaultServiceReplicas) }
+
+// ReplicasOrDefault returns how many messaging pods are wanted where
+// autoscaling does not decide.
+func (m MessagingSpec) ReplicasOrDefault() int32 {
+	return orDefault(m.Replicas, defaultServiceReplicas)
+}
+
+// MinReplicasOrDefault returns the least number of pods.
+func (a AutoscalingSpec) MinReplicasOrDefault() int32 {
+	return orDefault(a.MinReplicas, defaultMinReplicas)
+}
+
+// TargetConnectionsOrDefault returns the connections that one pod should hold.
+func (a AutoscalingSpec) TargetConnectionsOrDefault() int32 {
+	return orDefault(a.TargetConnections, defaultTargetConnections)
+}
+
+// ScaleDownStabilization returns how long fewer pods must have sufficed.
+func (a AutoscalingSpec) ScaleDownStabilization() time.Duration {
+	return time.Duration(orDefault(a.ScaleDownStabilizationSeconds, defaultStabilization)) * time.Second
+}
+
+// Floor returns how long a pod that must go goes on accepting.
+func (d DrainSpec) Floor() time.Duration {
+	return time.Duration(orDefault(d.FloorSeconds, defaultFloorSeconds)) * time.Second
+}
+
+// Window returns the time over which connections are asked to move.
+func (d DrainSpec) Window() time.Duration {
+	return time.Duration(orDefault(d.WindowSeconds, defaultWindowSeconds)) * time.Second
+}
+
+func orDefault(p *int32, value int32) int32 {
+	if p == nil {
+		return value
+	}
+	return *p
+}
