@@ -70,6 +70,7 @@ func connect(dir string) error {
 		return fmt.Errorf("read KUBECONFIG: %w", err)
 	}
 	config.QPS, config.Burst = 100, 200
+	config.WarningHandler = rest.NoWarnings{} // listing every kind touches those on their way out
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return err
