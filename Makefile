@@ -54,7 +54,7 @@ generate: ## Write all generated files again: deepcopy, CRD, RBAC, chart copies,
 
 .PHONY: verify
 verify: ## Lint, check the modules, and fail if a generated file is stale
-	@hack/setup.sh gcc
+	@hack/setup.sh gcc shellcheck
 	@hack/verify.sh
 
 .PHONY: test

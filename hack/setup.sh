@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the given things need, if it is missing, with apt-get.
 #   setup.sh gcc           a C compiler, for the race detector
+#   setup.sh shellcheck    the checker of shell scripts
 #   setup.sh postgresql    a PostgreSQL server, for tests and for 'make dev'
 set -euo pipefail
 
@@ -8,6 +9,7 @@ missing=()
 for thing in "$@"; do
   case $thing in
     gcc) command -v gcc >/dev/null && [ -e /usr/include/stdlib.h ] || missing+=(gcc libc6-dev) ;;
+    shellcheck) command -v shellcheck >/dev/null || missing+=(shellcheck) ;;
     postgresql) compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql) ;;
     *) echo "setup: nothing called $thing" >&2; exit 2 ;;
   esac

@@ -228,7 +228,7 @@ func devKeys(dataDir string) (signingDir, jwksFile string, err error) {
 			return "", "", err
 		}
 		// Last, so that a start that was killed half-way begins again.
-		if err := os.WriteFile(path, document, 0o600); err != nil {
+		if err := os.WriteFile(path, document, 0o600); err != nil { //nolint:gosec // G703: the developer names the folder
 			return "", "", err
 		}
 	case err != nil:
@@ -242,5 +242,5 @@ func devKeys(dataDir string) (signingDir, jwksFile string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	return signingDir, jwksFile, os.WriteFile(jwksFile, set, 0o600)
+	return signingDir, jwksFile, os.WriteFile(jwksFile, set, 0o600) //nolint:gosec // G703: the developer names the folder
 }

@@ -3,7 +3,6 @@
 package debian
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -108,25 +107,4 @@ func parseDeb822(text string) []source {
 	}
 	flush()
 	return sources
-}
-
-// codename reads the release's name from an os-release file (os-release(5)).
-func codename(osRelease string) (string, error) {
-	id, name := "", ""
-	for line := range strings.Lines(osRelease) {
-		key, value, ok := strings.Cut(strings.TrimSpace(line), "=")
-		if !ok {
-			continue
-		}
-		switch value = strings.Trim(value, `"'`); key {
-		case "ID":
-			id = value
-		case "VERSION_CODENAME":
-			name = value
-		}
-	}
-	if id != "debian" || name == "" {
-		return "", errors.New("this machine is not Debian: the PostgreSQL image is made from its packages")
-	}
-	return name, nil
 }
