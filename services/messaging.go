@@ -69,7 +69,7 @@ func addMessaging(p *platform, origins []string) error {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(connections.Load()) // the scraper is gone if this fails
 	})
-	p.onBusReconnect = append(p.onBusReconnect, connections.BusReconnected)
+	p.busHooks.add(connections.BusReconnected)
 	p.sessions.onEnd(connections.EndSession)
 
 	inbox := store.NewInbox(connections.Announce)

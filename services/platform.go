@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -87,9 +89,29 @@ type process struct {
 	// router is the public port's, internal the internal one's.
 	router   chi.Router
 	internal *http.ServeMux
-	// onBusReconnect is called after each reconnect to the bus; add to it
-	// before the process runs.
-	onBusReconnect []func()
+	busHooks hooks
+}
+
+// hooks are called when the bus is connected, which may be while the process is
+// still being put together.
+type hooks struct {
+	mu  sync.Mutex
+	all []func()
+}
+
+func (h *hooks) add(hook func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.all = append(h.all, hook)
+}
+
+func (h *hooks) run() {
+	h.mu.Lock()
+	all := slices.Clone(h.all)
+	h.mu.Unlock()
+	for _, hook := range all {
+		hook()
+	}
 }
 
 func newProcess(in invocation, config processConfig, name string) (*process, error) {
@@ -165,11 +187,7 @@ func newPlatform(ctx context.Context, p *process, service, databaseURL string, c
 func (p *process) connectBus() (*nats.Conn, error) {
 	conn, err := bus.Connect(bus.Options{
 		URLs: p.config.busURLs, Token: p.config.busToken, Name: p.config.instance, Log: p.log,
-		Reconnected: func() {
-			for _, hook := range p.onBusReconnect {
-				hook()
-			}
-		},
+		Connected: p.busHooks.run,
 	})
 	if err != nil {
 		return nil, err

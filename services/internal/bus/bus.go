@@ -21,15 +21,22 @@ type Options struct {
 	// Name tells the server who this is.
 	Name string
 	Log  *slog.Logger
-	// Reconnected, if set, is called after each reconnect: what was published
-	// meanwhile was not received.
-	Reconnected func()
+	// Connected, if set, is called each time the connection is made, the first
+	// one too: what was published before was not received. It may be called
+	// before Connect returns.
+	Connected func()
 }
 
 // Connect returns at once, whether a server answers or not: the connection is
 // made, and made again, in the background, for as long as it is open.
 func Connect(options Options) (*nats.Conn, error) {
 	log := options.Log
+	connected := func(*nats.Conn) {
+		log.Info("bus connected")
+		if options.Connected != nil {
+			options.Connected()
+		}
+	}
 	conn, err := nats.Connect(strings.Join(options.URLs, ","),
 		nats.Name(options.Name),
 		nats.Token(options.Token),
@@ -43,16 +50,11 @@ func Connect(options Options) (*nats.Conn, error) {
 		// What can't be sent now is dropped, not kept: readers find it in
 		// PostgreSQL, and a late hint is worth nothing.
 		nats.ReconnectBufSize(-1),
-		nats.ConnectHandler(func(*nats.Conn) { log.Info("bus connected") }),
+		nats.ConnectHandler(connected),
+		nats.ReconnectHandler(connected),
 		nats.DisconnectErrHandler(func(c *nats.Conn, err error) {
 			if !c.IsClosed() {
 				log.Warn("bus lost; delivery goes on through the database, later", "error", err)
-			}
-		}),
-		nats.ReconnectHandler(func(*nats.Conn) {
-			log.Info("bus connected again")
-			if options.Reconnected != nil {
-				options.Reconnected()
 			}
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {

@@ -59,10 +59,10 @@ func TestConnectOutlivesTheServer(t *testing.T) {
 	t.Parallel()
 	address := freeAddress(t)
 	options := bus.ServerOptions{Name: "one", Listen: address, Token: "secret"}
-	again := make(chan struct{}, 10)
+	connected := make(chan struct{}, 10)
 	conn, err := bus.Connect(bus.Options{
 		URLs: []string{"nats://" + address}, Token: "secret", Name: "test", Log: testkit.Logger(t),
-		Reconnected: func() { again <- struct{}{} },
+		Connected: func() { connected <- struct{}{} },
 	})
 	if err != nil {
 		t.Fatalf("connect without a server: %v", err)
@@ -77,7 +77,7 @@ func TestConnectOutlivesTheServer(t *testing.T) {
 	}
 
 	first := start(t, options)
-	await(t, statusChange(conn, nats.CONNECTED), "the first connection")
+	await(t, connected, "the first connection")
 	if err := conn.Publish("subject", nil); err != nil {
 		t.Fatal(err)
 	}
@@ -86,23 +86,11 @@ func TestConnectOutlivesTheServer(t *testing.T) {
 
 	second := start(t, options)
 	defer stop(t, second)
-	await(t, again, "the reconnect")
+	await(t, connected, "the reconnect")
 	if err := conn.Publish("subject", nil); err != nil {
 		t.Fatal(err)
 	}
 	await(t, wake, "a wake-up after the reconnect")
-}
-
-func statusChange(conn *nats.Conn, want nats.Status) <-chan struct{} {
-	reached := make(chan struct{})
-	changes := conn.StatusChanged(want)
-	go func() {
-		defer close(reached)
-		if conn.Status() != want {
-			<-changes
-		}
-	}()
-	return reached
 }
 
 func TestServerWantsItsToken(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -19,7 +20,13 @@ import (
 // otherwise.
 const DefaultMaxBody = 64 << 10
 
-const bodyReadTimeout = 10 * time.Second
+const (
+	bodyReadTimeout = 10 * time.Second
+	// handleTimeout bounds an operation, once its body is read. It is above the
+	// database's own bound for a statement, and is for what that can't end: a
+	// database that does not answer at all.
+	handleTimeout = 15 * time.Second
+)
 
 // API holds the typed operations of one service.
 type API struct {
@@ -36,6 +43,7 @@ type Verifier interface {
 // NewAPI puts an API on a router. Its OpenAPI document is built from the
 // operations' types.
 func NewAPI(router chi.Router, title string, log *slog.Logger, verifier Verifier) *API {
+	strictCasing()
 	config := huma.DefaultConfig(title, "v1")
 	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "", "", ""
 	config.CreateHooks = nil // no $schema links in bodies
@@ -45,6 +53,11 @@ func NewAPI(router chi.Router, title string, log *slog.Logger, verifier Verifier
 	}
 	return &API{huma: humachi.New(router, config), log: log, verifier: verifier}
 }
+
+// strictCasing makes the library take members by their exact names. Without it
+// two spellings of a name pass, and the one that is used is not the one that
+// was checked. The switch is the library's, for the whole process.
+var strictCasing = sync.OnceFunc(func() { huma.ValidateStrictCasing = true })
 
 // Operation describes one route.
 type Operation struct {
@@ -82,7 +95,9 @@ func Handle[In, Out any](api *API, op Operation, handler func(context.Context, *
 		operation.Middlewares = huma.Middlewares{api.authenticate}
 	}
 	huma.Register(api.huma, operation, func(ctx context.Context, in *In) (*Out, error) {
-		out, err := handler(ctx, in)
+		bounded, cancel := context.WithTimeout(ctx, handleTimeout)
+		defer cancel()
+		out, err := handler(bounded, in)
 		if err != nil {
 			return nil, problemOf(ctx, api.log, err)
 		}

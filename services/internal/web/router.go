@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"regexp"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -60,12 +61,15 @@ func NewRouter(options Options) chi.Router {
 	return r
 }
 
+// knownMethods are those that a route here may take.
+var knownMethods = []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
+
 // allowed lists the methods of the request's path; RFC 9110 wants them with a
 // 405.
 func allowed(r *http.Request) []string {
 	var methods []string
 	routes := chi.RouteContext(r.Context()).Routes
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+	for _, method := range knownMethods {
 		if routes.Match(chi.NewRouteContext(), method, r.URL.Path) {
 			methods = append(methods, method)
 		}
@@ -101,10 +105,14 @@ func observe(log *slog.Logger, requests *prometheus.HistogramVec) func(http.Hand
 				if route == "" {
 					route = "none" // paths that nobody serves must not become label values
 				}
+				method := r.Method
+				if !slices.Contains(knownMethods, method) {
+					method = "other" // clients make up methods, too
+				}
 				took := time.Since(start)
-				requests.WithLabelValues(route, r.Method, strconv.Itoa(status)).Observe(took.Seconds())
+				requests.WithLabelValues(route, method, strconv.Itoa(status)).Observe(took.Seconds())
 				log.InfoContext(r.Context(), "request",
-					"method", r.Method, "route", route, "status", status,
+					"method", method, "route", route, "status", status,
 					"bytes", ww.BytesWritten(), "duration_ms", float64(took.Microseconds())/1000)
 			}()
 			next.ServeHTTP(ww, r)

@@ -87,6 +87,10 @@ func TestRefusalsAreProblems(t *testing.T) {
 			body: `{"name":"a","` + sent + `":1}`, wantStatus: 422, wantCode: "invalid",
 			wantErrors: []web.ProblemError{{In: "body", Pointer: "/" + sent, Detail: "unexpected property"}},
 		},
+		"field in another case": {
+			body: `{"name":"a","Name":"` + strings.Repeat("x", 11) + `"}`, wantStatus: 422, wantCode: "invalid",
+			wantErrors: []web.ProblemError{{In: "body", Pointer: "/Name", Detail: "unexpected property"}},
+		},
 		"missing field": {
 			body: `{}`, wantStatus: 422, wantCode: "invalid",
 			wantErrors: []web.ProblemError{{In: "body", Detail: "expected required property name to be present"}},
@@ -216,5 +220,37 @@ func TestSuccessKnowsThePrincipal(t *testing.T) {
 	}
 	if strings.Contains(logged.String(), token) {
 		t.Error("the log holds the token")
+	}
+}
+
+// Clients choose methods and paths; they must not become label values.
+func TestLabelsAreBounded(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	router := web.NewRouter(web.Options{Log: testkit.Logger(t), Registry: registry, Instance: "pod-1"})
+	router.Get("/known", func(http.ResponseWriter, *http.Request) {})
+	for _, made := range []string{"/a", "/b"} {
+		for _, method := range []string{"BREW", "WHEN", http.MethodGet} {
+			router.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), method, made, nil))
+		}
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]uint64{}
+	for _, metric := range families[0].GetMetric() {
+		var labels []string
+		for _, pair := range metric.GetLabel() {
+			labels = append(labels, pair.GetName()+"="+pair.GetValue())
+		}
+		got[strings.Join(labels, " ")] = metric.GetHistogram().GetSampleCount()
+	}
+	want := map[string]uint64{
+		"method=GET route=none status=404":   2,
+		"method=other route=none status=405": 4,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
