@@ -134,7 +134,7 @@ func (r *Reconciler) scaleHeld(ctx context.Context, m *v1alpha1.Marketplace, see
 	if err := r.Client.Apply(ctx, held, client.FieldOwner(FieldOwner), client.ForceOwnership); err != nil {
 		return classify(err, "Deployment "+d.Name)
 	}
-	r.event(m, corev1.EventTypeNormal, "Scaled", "%s", scalingEvent(before, p.size))
+	r.event(m, d, corev1.EventTypeNormal, "Scaled", "%s", scalingEvent(before, p.size))
 	return nil
 }
 
@@ -159,7 +159,7 @@ func (r *Reconciler) prune(ctx context.Context, m *v1alpha1.Marketplace, mem *me
 			continue
 		}
 		delete(mem.applied, key)
-		r.event(m, corev1.EventTypeNormal, "Deleted", "%s: deleted, it is not needed any more", key)
+		r.event(m, object, corev1.EventTypeNormal, "Deleted", "%s: deleted, it is not needed any more", key)
 	}
 	return errors.Join(errs...)
 }
@@ -178,14 +178,14 @@ type change struct {
 func (r *Reconciler) tellChange(m *v1alpha1.Marketplace, c change) {
 	switch {
 	case c.before == nil:
-		r.event(m, corev1.EventTypeNormal, "Created", "%s: created", c.key)
+		r.event(m, c.after, corev1.EventTypeNormal, "Created", "%s: created", c.key)
 		if c.key.kind == kindStatefulSet && c.after.GetLabels()[contract.LabelComponent] == contract.ComponentDatabase {
-			r.event(m, corev1.EventTypeNormal, "EmbeddedDatabase",
+			r.event(m, c.after, corev1.EventTypeNormal, "EmbeddedDatabase",
 				"database: the embedded PostgreSQL is for evaluation: it survives restarts, not the loss of its volume")
 		}
 		return
 	case c.repaired:
-		r.event(m, corev1.EventTypeNormal, "Repaired", "%s: someone had changed it; it is as the spec asks again", c.key)
+		r.event(m, c.after, corev1.EventTypeNormal, "Repaired", "%s: someone had changed it; it is as the spec asks again", c.key)
 		return
 	}
 	if claim, ok := c.before.(*corev1.PersistentVolumeClaim); ok && !claimChanged(claim, c.after) {
@@ -196,7 +196,7 @@ func (r *Reconciler) tellChange(m *v1alpha1.Marketplace, c change) {
 	if d, ok := c.before.(*appsv1.Deployment); ok {
 		reason, text = deploymentChange(d, c)
 	}
-	r.event(m, corev1.EventTypeNormal, reason, "%s", text)
+	r.event(m, c.after, corev1.EventTypeNormal, reason, "%s", text)
 }
 
 // claimChanged says whether a claim changed in what people care about. That its
@@ -238,10 +238,12 @@ func replicasIn(d *appsv1.Deployment) int32 {
 	return *d.Spec.Replicas
 }
 
-// event tells people, in an Event about m, what was done.
-func (r *Reconciler) event(m *v1alpha1.Marketplace, eventType, reason, format string, args ...any) {
+// event tells people, in an Event about m, what was done to object, which is m
+// itself where no other is concerned. Events of one reason about the same two
+// versions of objects are counted as one, so the object must be told.
+func (r *Reconciler) event(m *v1alpha1.Marketplace, object runtime.Object, eventType, reason, format string, args ...any) {
 	// The action is the reason in this operator: both name what was done.
-	r.Recorder.Eventf(m, nil, eventType, reason, reason, format, args...)
+	r.Recorder.Eventf(m, object, eventType, reason, reason, format, args...)
 }
 
 func keyOf(object desired.Object) objectKey {

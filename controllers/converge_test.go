@@ -128,6 +128,11 @@ func TestEmptySpecConvergesAndThenNothingIsWritten(t *testing.T) {
 		t.Errorf("version %q, keys %+v", m.Status.Version, m.Status.Keys)
 	}
 
+	// Each object has its own Event, though all came at once.
+	for _, want := range []string{"Secret shop-bus: created", "Service shop-auth: created", "Service shop-tasks: created"} {
+		w.hasEvent(m, want)
+	}
+
 	before := w.versions(m)
 	w.looked()
 	if diff := cmp.Diff(before, w.versions(m)); diff != "" {

@@ -224,7 +224,7 @@ func (r *Reconciler) installation(ctx context.Context, m *v1alpha1.Marketplace, 
 		return "", errors.New("the database's volume has lost its installation label")
 	}
 	if installation != string(m.UID) {
-		r.event(m, corev1.EventTypeNormal, "VolumeAdopted",
+		r.event(m, claim, corev1.EventTypeNormal, "VolumeAdopted",
 			"database: the kept volume %s is used, with the data of installation %s", claim.Name, installation)
 	}
 	return installation, nil

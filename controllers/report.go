@@ -55,7 +55,7 @@ func (r *Reconciler) writeStatus(ctx context.Context, before, m *v1alpha1.Market
 	was := meta.FindStatusCondition(before.Status.Conditions, v1alpha1.ConditionStalled)
 	is := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionStalled)
 	if is != nil && (was == nil || was.Message != is.Message) {
-		r.event(m, corev1.EventTypeWarning, is.Reason, "%s", is.Message)
+		r.event(m, m, corev1.EventTypeWarning, is.Reason, "%s", is.Message)
 	}
 	return nil
 }

@@ -171,7 +171,7 @@ func (r *Reconciler) createSecret(ctx context.Context, m *v1alpha1.Marketplace, 
 	if err := r.Client.Create(ctx, secret, client.FieldOwner(FieldOwner)); err != nil {
 		return nil, classify(err, "Secret "+kind.name)
 	}
-	r.event(m, corev1.EventTypeNormal, "Created", "Secret %s: created", kind.name)
+	r.event(m, secret, corev1.EventTypeNormal, "Created", "Secret %s: created", kind.name)
 	return secret, nil
 }
 
