@@ -133,8 +133,12 @@ func TestEmptySpecConvergesAndThenNothingIsWritten(t *testing.T) {
 		w.hasEvent(m, want)
 	}
 
-	before := w.versions(m)
 	w.looked()
+	before, requests := w.versions(m), w.requests.Load()
+	w.looked()
+	if n := w.requests.Load() - requests; n > 0 {
+		t.Errorf("%d requests without a change: all that is needed should be in the caches", n)
+	}
 	if diff := cmp.Diff(before, w.versions(m)); diff != "" {
 		t.Errorf("something was written without a change (-before +after):\n%s", diff)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -127,6 +128,8 @@ type world struct {
 	// looks counts how often the operator asked for the time: it grows with
 	// every look at a Marketplace.
 	looks atomic.Int64
+	// requests counts what the operator asked of the API server, but watches.
+	requests atomic.Int64
 	// frozen keeps runEverything from running what is applied.
 	frozen atomic.Bool
 }
@@ -161,6 +164,14 @@ func (w *world) startOperator() (stop func()) {
 	w.t.Helper()
 	as := rest.CopyConfig(shared.config)
 	as.Impersonate = rest.ImpersonationConfig{UserName: operatorUser, Groups: []string{"system:authenticated"}}
+	as.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Query().Get("watch") == "" {
+				w.requests.Add(1)
+			}
+			return next.RoundTrip(r)
+		})
+	})
 	skip := true
 	mgr, err := ctrl.NewManager(as, ctrl.Options{
 		Scheme:     shared.scheme,
@@ -198,6 +209,10 @@ func (w *world) startOperator() (stop func()) {
 	w.t.Cleanup(stop)
 	return stop
 }
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // marketplace creates a Marketplace with this spec, given as YAML.
 func (w *world) marketplace(name, spec string) *v1alpha1.Marketplace {
