@@ -223,6 +223,9 @@ func serviceState(m *v1alpha1.Marketplace, seen observation, p *plan, component 
 		if trouble := podTrouble(seen.pods[component]); trouble != "" {
 			return notYet(v1alpha1.ReasonPodFailing, "%s", trouble)
 		}
+		if refusal := podsRefused(d); refusal != "" {
+			return notYet(v1alpha1.ReasonPodFailing, "%s", refusal)
+		}
 		return notYet(v1alpha1.ReasonProgressing, "%d of %d pods are updated and %d available",
 			d.Status.UpdatedReplicas, wanted, d.Status.AvailableReplicas)
 	}
@@ -235,6 +238,16 @@ func rolledOut(d *appsv1.Deployment, generation int64, wanted int32) bool {
 	return s.ObservedGeneration >= generation &&
 		replicasIn(d) == wanted &&
 		s.UpdatedReplicas == wanted && s.Replicas == wanted && s.AvailableReplicas >= wanted
+}
+
+// podsRefused says why no pod can be made at all: a quota, or an admission rule.
+func podsRefused(d *appsv1.Deployment) string {
+	for _, c := range d.Status.Conditions {
+		if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
+			return c.Message
+		}
+	}
+	return ""
 }
 
 // podTrouble tells of the first pod that cannot start or keeps failing.

@@ -3,8 +3,12 @@ package controllers_test
 import (
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/marketplane/marketplane/api/v1alpha1"
 )
 
 func TestRefusals(t *testing.T) {
@@ -170,5 +174,41 @@ func TestRefusedChanges(t *testing.T) {
 			}
 			w.must(w.client.Delete(w.ctx, m))
 		})
+	}
+}
+
+// What the API server fills in is what the operator supposes where it did not:
+// in sections that were left out, and in objects from before a field existed.
+func TestDefaultsAgree(t *testing.T) {
+	w := newWorld(t)
+	filled := w.marketplace("filled", `
+database: {embedded: {}}
+bus: {embedded: {}}
+messaging: {autoscaling: {maxReplicas: 9}}
+`).Spec
+	type defaults struct {
+		Storage                                  string
+		DeletionPolicy                           v1alpha1.DeletionPolicy
+		Bus, Auth, Tasks, Messaging, Min, PerPod int32
+		Stabilization, DrainFloor, DrainWindow   time.Duration
+	}
+	of := func(s v1alpha1.MarketplaceSpec) defaults {
+		a := v1alpha1.AutoscalingSpec{}
+		if s.Messaging.Autoscaling != nil {
+			a = *s.Messaging.Autoscaling
+		}
+		storage := s.Database.EmbeddedOrDefault().Storage
+		return defaults{
+			Storage: storage.Size.String(), DeletionPolicy: storage.DeletionPolicy,
+			Bus: s.Bus.EmbeddedOrDefault().Replicas, Auth: s.Auth.ReplicasOrDefault(), Tasks: s.Tasks.ReplicasOrDefault(),
+			Messaging: s.Messaging.ReplicasOrDefault(), Min: a.MinReplicasOrDefault(), PerPod: a.TargetConnectionsOrDefault(),
+			Stabilization: a.ScaleDownStabilization(), DrainFloor: s.Messaging.Drain.Floor(), DrainWindow: s.Messaging.Drain.Window(),
+		}
+	}
+	if filled.Auth.Replicas == nil || filled.Messaging.Autoscaling.TargetConnections == nil || filled.Messaging.Drain.FloorSeconds == nil {
+		t.Fatalf("the API server filled nothing in: %+v", filled)
+	}
+	if diff := cmp.Diff(of(v1alpha1.MarketplaceSpec{}), of(filled)); diff != "" {
+		t.Errorf("defaults (-operator +API server):\n%s", diff)
 	}
 }
