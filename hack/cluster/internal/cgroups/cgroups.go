@@ -141,7 +141,7 @@ func (t Tree) Make(name string) error {
 		// A version 1 cpuset starts empty, and takes no process until it
 		// names processors and memory nodes.
 		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
-			value, err := os.ReadFile(filepath.Join(mount, file)) //nolint:gosec // a control-group file
+			value, err := os.ReadFile(filepath.Join(mount, file))
 			if err != nil {
 				return fmt.Errorf("read parent's %s: %w", file, err)
 			}
@@ -176,7 +176,7 @@ func (t Tree) groups(name string) []string {
 func (t Tree) Processes(name string) []int {
 	seen := map[int]bool{}
 	for _, group := range t.groups(name) {
-		data, err := os.ReadFile(filepath.Join(group, "cgroup.procs")) //nolint:gosec // a control-group file
+		data, err := os.ReadFile(filepath.Join(group, "cgroup.procs"))
 		if err != nil {
 			continue
 		}

@@ -96,7 +96,7 @@ func (c Cluster) removeShimSockets() error {
 			return fmt.Errorf("find shim sockets: %w", err)
 		}
 		for _, file := range files {
-			data, err := os.ReadFile(file) //nolint:gosec // a file of the run folder
+			data, err := os.ReadFile(file)
 			if err != nil {
 				errs = append(errs, err)
 				continue

@@ -12,7 +12,7 @@ func copyFile(from, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil { //nolint:gosec // an image is no secret
 		return err
 	}
-	in, err := os.Open(from) //nolint:gosec // a file of the cache
+	in, err := os.Open(from)
 	if err != nil {
 		return err
 	}

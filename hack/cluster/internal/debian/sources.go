@@ -28,7 +28,7 @@ func findMirror(etcApt, suite string) (string, error) {
 		files = append(files, found...)
 	}
 	for _, file := range files {
-		data, err := os.ReadFile(file) //nolint:gosec // apt's own configuration
+		data, err := os.ReadFile(file)
 		if err != nil {
 			return "", fmt.Errorf("read apt source: %w", err)
 		}

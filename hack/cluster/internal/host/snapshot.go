@@ -76,7 +76,7 @@ func Restore(dir layout.Dir) error {
 	var errs []error
 	for name, value := range s.Sysctls {
 		path := filepath.Join("/proc/sys", name)
-		if now, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(now)) != value { //nolint:gosec // names come from the list above
+		if now, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(now)) != value {
 			errs = append(errs, os.WriteFile(path, []byte(value), 0o600))
 		}
 	}
@@ -122,7 +122,7 @@ func removeMentioning(folder, target string) {
 	}
 	for _, e := range entries {
 		path := filepath.Join(folder, e.Name())
-		if data, err := os.ReadFile(path); err == nil && strings.Contains(string(data), target+"/") { //nolint:gosec // a file of the given folder
+		if data, err := os.ReadFile(path); err == nil && strings.Contains(string(data), target+"/") {
 			_ = os.Remove(path)
 		}
 	}

@@ -103,7 +103,7 @@ func writeImage(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	program := filepath.Join(dir, "program")
-	if err := os.WriteFile(program, []byte("static"), 0o700); err != nil { //nolint:gosec // stands for a program
+	if err := os.WriteFile(program, []byte("static"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	entry, err := FileEntry(program + "=/app")
@@ -234,14 +234,14 @@ func TestTree(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	for _, dir := range []string{"usr/bin", "usr/share/doc/x"} {
-		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil { //nolint:gosec // a tree to copy
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := os.WriteFile(filepath.Join(root, "usr/bin/su"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(filepath.Join(root, "usr/bin/su"), 0o755|fs.ModeSetuid); err != nil { //nolint:gosec // that the bit goes is tested
+	if err := os.Chmod(filepath.Join(root, "usr/bin/su"), 0o755|fs.ModeSetuid); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Symlink("usr/bin", filepath.Join(root, "bin")); err != nil {

@@ -19,7 +19,7 @@ type plainLayer struct {
 }
 
 func newPlainLayer(path string) (plainLayer, error) {
-	file, err := os.Open(path) //nolint:gosec // the layer that was just written
+	file, err := os.Open(path)
 	if err != nil {
 		return plainLayer{}, fmt.Errorf("open layer: %w", err)
 	}
