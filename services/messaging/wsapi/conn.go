@@ -36,7 +36,6 @@ type conn struct {
 	bucket   messaging.Bucket // run's own
 
 	lastSign atomic.Int64 // when the client was last heard of, in Unix nanoseconds
-	code     atomic.Int64 // the close code that we chose
 
 	mu        sync.Mutex
 	ending    bool // no more events and commands
@@ -71,6 +70,7 @@ func (c *conn) run(ws *websocket.Conn, link *hub.Link) {
 	err := c.read()
 
 	c.mu.Lock()
+	closedByUs := c.ending
 	c.ending, c.dead = true, true
 	if c.timer != nil {
 		c.timer.Stop()
@@ -81,17 +81,13 @@ func (c *conn) run(ws *websocket.Conn, link *hub.Link) {
 	_ = ws.CloseNow() // it may be closed already
 	c.out.wg.Wait()
 	c.tasks.Wait()
-	c.server.metrics.closes.WithLabelValues(c.closeLabel(err)).Inc()
-}
-
-func (c *conn) closeLabel(err error) string {
-	if code := c.code.Load(); code != 0 {
-		return strconv.FormatInt(code, 10)
+	switch {
+	case closedByUs: // counted by end
+	case websocket.CloseStatus(err) != -1:
+		c.server.metrics.closes.WithLabelValues("client").Inc() // clients choose codes; they must not become label values
+	default:
+		c.server.metrics.closes.WithLabelValues("none").Inc()
 	}
-	if websocket.CloseStatus(err) != -1 {
-		return "client" // clients choose codes; they must not become label values
-	}
-	return "0"
 }
 
 // read executes what arrives, until the connection is closed.
@@ -173,7 +169,7 @@ func (c *conn) end(code websocket.StatusCode, reason string, discard bool) {
 		return
 	}
 	c.ending = true
-	c.code.Store(int64(code))
+	c.server.metrics.closes.WithLabelValues(strconv.Itoa(int(code))).Inc()
 	c.tasks.Go(func() { c.finish(code, reason, discard) })
 }
 

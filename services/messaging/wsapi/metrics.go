@@ -18,7 +18,7 @@ func newMetrics(registry prometheus.Registerer) metrics {
 		}),
 		closes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "marketplane_messaging_ws_closes_total",
-			Help: "WebSockets that were closed, by close code (0: the connection broke without one; client: a code of the client's).",
+			Help: "WebSockets that were closed, by the close code that the server chose; client: the client closed; none: the connection broke.",
 		}, []string{"code"}),
 		received: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "marketplane_messaging_ws_commands_total",

@@ -1,0 +1,341 @@
+package wsapi_test
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/marketplane/marketplane/services/messaging"
+	"github.com/marketplane/marketplane/services/messaging/hub"
+	"github.com/marketplane/marketplane/services/messaging/wsapi"
+)
+
+func TestMessagesReachEveryDeviceOnEveryPod(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first, second := w.newPod(podOptions{}), w.newPod(podOptions{})
+	p := w.open()
+	client, phone := first.connect(t, p.client, ""), second.connect(t, p.client, "")
+	tasker := second.connect(t, p.tasker, "")
+	stranger := first.connect(t, uuid.New(), "")
+
+	if r := client.send(p, "hello"); r.OK.Seq != 1 || r.OK.Duplicate {
+		t.Errorf("ack %+v", r.OK)
+	}
+	if r := tasker.send(p, "hi"); r.OK.Seq != 2 {
+		t.Errorf("ack %+v", r.OK)
+	}
+	for name, c := range map[string]*peer{"client": client, "phone": phone, "tasker": tasker} {
+		got := c.waitEvents("message", 2)
+		if got[0].Seq != 1 || got[0].From != p.client.String() || string(got[0].Body) != `{"text":"hello"}` ||
+			got[1].Seq != 2 || got[1].From != p.tasker.String() || got[1].ConversationID != p.conversation {
+			t.Errorf("%s got %+v", name, got)
+		}
+	}
+	if r := tasker.call(map[string]any{"op": "read", "conversation_id": p.conversation, "seq": 1}); r.OK == nil {
+		t.Errorf("read: %+v", r.Error)
+	}
+	if e := client.waitEvents("receipt", 1)[0]; e.Seq != 1 || e.UserID != p.tasker || e.Cursor == "" {
+		t.Errorf("receipt %+v", e)
+	}
+	tasker.call(map[string]any{"op": "typing", "conversation_id": p.conversation})
+	tasker.call(map[string]any{"op": "typing", "conversation_id": p.conversation})
+	if e := phone.waitEvents("typing", 1)[0]; e.From != p.tasker.String() || e.Cursor != "" {
+		t.Errorf("typing %+v", e)
+	}
+	// What comes after it shows that the second typing was held back.
+	tasker.send(p, "done")
+	phone.waitEvents("message", 3)
+	if n := len(phone.waitEvents("typing", 1)); n != 1 {
+		t.Errorf("%d typing events", n)
+	}
+	if events := stranger.durable(); len(events) != 0 {
+		t.Errorf("a stranger got %+v", events)
+	}
+}
+
+func TestAMessageThatIsSentAgainIsTheSame(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first, second := w.newPod(podOptions{}), w.newPod(podOptions{})
+	p := w.open()
+	client, again := first.connect(t, p.client, ""), second.connect(t, p.client, "")
+	key := uuid.New()
+	one, two := client.call(sendFields(p, key, "once")), again.call(sendFields(p, key, "once"))
+	if one.OK == nil || two.OK == nil || one.OK.ID != two.OK.ID || one.OK.Seq != two.OK.Seq || one.OK.Duplicate || !two.OK.Duplicate {
+		t.Errorf("answers %+v and %+v", one.OK, two.OK)
+	}
+	client.wantRefused(sendFields(p, key, "something else"), "client_id_reused")
+	client.send(p, "next")
+	if got := again.waitEvents("message", 2); got[1].Seq != 2 {
+		t.Errorf("events %+v", got)
+	}
+}
+
+func TestManySendersLeaveNoGap(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	pods := []*pod{w.newPod(podOptions{}), w.newPod(podOptions{})}
+	p := w.open()
+	witness := pods[0].connect(t, p.client, "")
+	const senders, each = 50, 4
+	peers := make([]*peer, senders)
+	for i := range peers {
+		peers[i] = pods[i%2].connect(t, []uuid.UUID{p.client, p.tasker}[i/2%2], "")
+	}
+	var wg sync.WaitGroup
+	for i, c := range peers {
+		wg.Go(func() {
+			for n := range each {
+				if r, ok := c.try(sendFields(p, uuid.New(), fmt.Sprintf("%d of %d", n, i))); !ok || r.OK == nil {
+					t.Errorf("sender %d: %+v", i, r.Error)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for i, e := range witness.waitEvents("message", senders*each) {
+		if e.Seq != int64(i+1) {
+			t.Fatalf("event %d has seq %d", i, e.Seq)
+		}
+	}
+}
+
+func TestResumeReplaysOnceAndInOrderWhileOthersSend(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	pods := []*pod{w.newPod(podOptions{}), w.newPod(podOptions{})}
+	p := w.open()
+	const messages = 400
+	receiver := pods[0].connect(t, p.tasker, "")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var wg sync.WaitGroup
+		for i := range 4 {
+			c := pods[i%2].connect(t, p.client, "")
+			wg.Go(func() {
+				for range messages / 4 {
+					if r, ok := c.try(sendFields(p, uuid.New(), "go on")); !ok || r.OK == nil {
+						t.Errorf("send: %+v", r.Error)
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}()
+	var got []object
+	for i := 1; len(got) < messages; i++ {
+		receiver.waitEvents("message", min(7, messages-len(got)))
+		_ = receiver.ws.CloseNow()
+		receiver.mu.Lock()
+		receiver.await(func() bool { return receiver.closed != nil })
+		receiver.mu.Unlock()
+		got = append(got, receiver.durable()...)
+		receiver = pods[i%2].connect(t, p.tasker, receiver.lastCursor())
+	}
+	<-done
+	if len(got) != messages {
+		t.Errorf("%d events", len(got))
+	}
+	for i, e := range got {
+		if e.Seq != int64(i+1) {
+			t.Fatalf("event %d has seq %d", i, e.Seq)
+		}
+	}
+}
+
+func TestCursorsThatCannotBeRecovered(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	pod := w.newPod(podOptions{})
+	p := w.open()
+	c := pod.connect(t, p.client, "")
+	c.send(p, "one")
+	for name, cursor := range map[string]string{
+		"another user's":    messaging.EncodeCursor(p.tasker, 1),
+		"beyond the head":   messaging.EncodeCursor(p.client, 99),
+		"none of ours":      "AAAA",
+		"empty":             "",
+		"an old version's":  "AgAAAAAAAAABAAAAAA",
+		"of a damaged kind": messaging.EncodeCursor(p.client, 1)[1:] + "A",
+	} {
+		c := pod.dial(t)
+		go c.read()
+		r := c.call(map[string]any{"op": "auth", "token": w.tokens.Issue(t, p.client, uuid.New()), "cursor": cursor})
+		if r.OK == nil || *r.OK.Recovered || r.OK.Cursor != messaging.EncodeCursor(p.client, 2) {
+			t.Errorf("%s: %+v %+v", name, r.OK, r.Error)
+		}
+	}
+}
+
+func TestWithoutTheBusMessagesAreTakenAndArrive(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first, second := w.newPod(podOptions{}), w.newPod(podOptions{})
+	p := w.open()
+	client, tasker := first.connect(t, p.client, ""), second.connect(t, p.tasker, "")
+	client.send(p, "with the bus")
+	tasker.waitEvents("message", 1)
+
+	w.stopBus()
+	waitUntil(t, "the pods notice", func() bool { return !first.bus.Connected() && !second.bus.Connected() })
+	client.send(p, "without it")
+	client.send(p, "still without it")
+	client.waitEvents("message", 3) // on the same pod at once
+	tasker.waitEvents("message", 3)
+
+	w.startBus()
+	waitUntil(t, "the pods are back", func() bool { return first.bus.Connected() && second.bus.Connected() })
+	tasker.send(p, "live again")
+	for i, e := range client.waitEvents("message", 4) {
+		if e.Seq != int64(i+1) {
+			t.Errorf("event %d has seq %d", i, e.Seq)
+		}
+	}
+}
+
+func TestACommitWhosePublishIsLostIsDelivered(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first, second := w.newPod(podOptions{}), w.newPod(podOptions{})
+	p := w.open()
+	client := first.connect(t, p.client, "")
+	first.bus.lose.Store(true)
+	tasker := second.connect(t, p.tasker, "")
+	client.send(p, "into the void")
+	tasker.waitEvents("message", 1) // by the comparison after the connect
+
+	client.send(p, "the void again")
+	first.bus.lose.Store(false)
+	client.send(p, "and this one shows the gap")
+	if got := tasker.waitEvents("message", 3); got[1].Seq != 2 || got[2].Seq != 3 {
+		t.Errorf("events %+v", got)
+	}
+}
+
+func TestASlowReaderIsClosedAndResumes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	pod := w.newPod(podOptions{socket: wsapi.Options{MaxQueued: 64 << 10}})
+	p := w.open()
+	slow := pod.connectDeaf(t, p.tasker)
+	client := pod.connect(t, p.client, "")
+	longText := strings.Repeat("x", 20_000)
+	sent := 0
+	for pod.closes(wsapi.CodeSlowConsumer) == 0 && sent < 2000 {
+		client.send(p, longText)
+		sent++
+	}
+	go slow.read()
+	slow.wantClose(wsapi.CodeSlowConsumer)
+	got := slow.durable()
+	if len(got) == sent {
+		t.Error("nothing was held back")
+	}
+	resumed := pod.connect(t, p.tasker, slow.lastCursor())
+	got = append(got, resumed.waitEvents("message", sent-len(got))...)
+	for i, e := range got {
+		if e.Seq != int64(i+1) {
+			t.Fatalf("event %d has seq %d", i, e.Seq)
+		}
+	}
+}
+
+func TestADrainLosesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const window = 3 * time.Second
+	old, next := w.newPod(podOptions{hub: hub.Options{Window: window}}), w.newPod(podOptions{})
+	const pairs, minPerSide = 20, 3
+	type side struct {
+		user  uuid.UUID
+		pair  pair
+		acked []uuid.UUID
+		peers []*peer
+	}
+	var sides []*side
+	for range pairs {
+		p := w.open()
+		sides = append(sides, &side{user: p.client, pair: p}, &side{user: p.tasker, pair: p})
+	}
+	for _, s := range sides {
+		s.peers = []*peer{old.connect(t, s.user, "")}
+	}
+	stranger := old.dial(t)
+	go stranger.read()
+
+	// Everybody sends until they have moved and sent some more.
+	var wg sync.WaitGroup
+	for _, s := range sides {
+		wg.Go(func() {
+			c := s.peers[0]
+			for more := minPerSide; more > 0; {
+				key := uuid.New()
+				for {
+					r, ok := c.try(sendFields(s.pair, key, "chat"))
+					if ok && r.OK != nil {
+						s.acked = append(s.acked, r.OK.ID)
+						break
+					}
+					if ok && !r.Error.Temporary {
+						t.Errorf("refused: %+v", r.Error)
+						return
+					}
+					if !ok { // closed at its deadline: resume, and send again
+						c = next.connect(t, s.user, c.lastCursor())
+						s.peers = append(s.peers, c)
+					}
+				}
+				if len(s.peers) > 1 {
+					more--
+				}
+			}
+		})
+	}
+	waitUntil(t, "the chat is on", func() bool { return old.hub.Load().Live == 2*pairs })
+	start := time.Now()
+	old.stop()
+	took := time.Since(start)
+	if took > window+2*time.Second {
+		t.Errorf("the drain took %s", took)
+	}
+	stranger.wantClose(wsapi.CodeResume)
+	wg.Wait()
+
+	all := map[uuid.UUID]map[uuid.UUID]bool{} // conversation -> acknowledged ids
+	for _, s := range sides {
+		if all[s.pair.conversation] == nil {
+			all[s.pair.conversation] = map[uuid.UUID]bool{}
+		}
+		for _, id := range s.acked {
+			all[s.pair.conversation][id] = true
+		}
+	}
+	for _, s := range sides {
+		if len(s.peers) != 2 {
+			t.Errorf("a client connected %d times", len(s.peers))
+			continue
+		}
+		s.peers[0].wantClose(wsapi.CodeResume)
+		told := s.peers[0].waitEvents("reconnect", 1)
+		if len(told) != 1 || told[0].DeadlineMS != (window/4).Milliseconds() {
+			t.Errorf("told %+v", told)
+		}
+		want := all[s.pair.conversation]
+		before := s.peers[0].durable()
+		got := append(before, s.peers[1].waitEvents("message", len(want)-len(before))...)
+		for i, e := range got {
+			if e.Seq != int64(i+1) || !want[e.ID] {
+				t.Fatalf("event %d has seq %d, acknowledged: %t", i, e.Seq, want[e.ID])
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("%d events of %d messages", len(got), len(want))
+		}
+	}
+}

@@ -1,0 +1,146 @@
+package wsapi
+
+import (
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"github.com/marketplane/marketplane/services/internal/fault"
+)
+
+const someID = "01890a5d-ac96-774b-bcce-b302099a8057"
+
+func TestDecode(t *testing.T) {
+	t.Parallel()
+	cursor := "abc"
+	id := uuid.MustParse(someID)
+	tests := map[string]struct {
+		line          string
+		want          command
+		wantCode      string
+		wantMalformed bool
+	}{
+		"auth":             {line: `{"id":1,"op":"auth","token":"t"}`, want: command{id: 1, op: "auth", token: "t"}},
+		"auth with cursor": {line: `{"id":1,"op":"auth","token":"t","cursor":"abc"}`, want: command{id: 1, op: "auth", token: "t", cursor: &cursor}},
+		"send": {
+			line: `{"id":17,"op":"send","conversation_id":"` + someID + `","client_id":"` + someID + `","body":{"a":1}}`,
+			want: command{id: 17, op: "send", conversation: id, clientID: id, body: json.RawMessage(`{"a":1}`)},
+		},
+		"read without id": {line: `{"op":"read","conversation_id":"` + someID + `","seq":42}`, want: command{op: "read", conversation: id, seq: 42}},
+		"typing":          {line: ` {"op":"typing","conversation_id":"` + someID + `"}`, want: command{op: "typing", conversation: id}},
+
+		"not JSON":      {line: `{"id":1,`, wantMalformed: true},
+		"an array":      {line: `[1]`, wantMalformed: true},
+		"null":          {line: `null`, wantMalformed: true},
+		"text":          {line: `"auth"`, wantMalformed: true},
+		"two in a line": {line: `{"op":"typing"}{"op":"typing"}`, wantMalformed: true},
+
+		"no op":               {line: `{"id":3}`, want: command{id: 3}, wantCode: "unknown_op"},
+		"op of another type":  {line: `{"id":3,"op":1}`, want: command{id: 3}, wantCode: "unknown_op"},
+		"unknown op":          {line: `{"id":3,"op":"shout"}`, want: command{id: 3, op: "shout"}, wantCode: "unknown_op"},
+		"op in other letters": {line: `{"id":3,"OP":"auth"}`, want: command{id: 3}, wantCode: "unknown_op"},
+		"unknown field":       {line: `{"id":3,"op":"auth","token":"t","admin":true}`, want: command{id: 3, op: "auth"}, wantCode: "unknown_field"},
+		"another op's field":  {line: `{"id":3,"op":"auth","token":"t","seq":1}`, want: command{id: 3, op: "auth"}, wantCode: "unknown_field"},
+		"missing field":       {line: `{"id":3,"op":"auth"}`, want: command{id: 3, op: "auth"}, wantCode: "missing_field"},
+		"send without id":     {line: `{"op":"send","conversation_id":"` + someID + `","client_id":"` + someID + `","body":{}}`, want: command{op: "send"}, wantCode: "missing_field"},
+		"id of text":          {line: `{"id":"3","op":"auth","token":"t"}`, wantCode: "invalid"},
+		"id zero":             {line: `{"id":0,"op":"auth","token":"t"}`, wantCode: "invalid"},
+		"id too great":        {line: `{"id":9007199254740992,"op":"auth","token":"t"}`, wantCode: "invalid"},
+		"token of number":     {line: `{"id":3,"op":"auth","token":5}`, want: command{id: 3, op: "auth"}, wantCode: "invalid"},
+		"token null":          {line: `{"id":3,"op":"auth","token":null}`, want: command{id: 3, op: "auth"}, wantCode: "invalid"},
+		"not a UUID":          {line: `{"op":"typing","conversation_id":"x"}`, want: command{op: "typing"}, wantCode: "invalid"},
+		"UUID in braces":      {line: `{"op":"typing","conversation_id":"{` + someID + `}"}`, want: command{op: "typing"}, wantCode: "invalid"},
+		"seq of text":         {line: `{"op":"read","conversation_id":"` + someID + `","seq":"1"}`, want: command{op: "read", conversation: id}, wantCode: "invalid"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, err := decode([]byte(tt.line))
+			if errors.Is(err, errMalformed) != tt.wantMalformed {
+				t.Fatalf("malformed: %v", err)
+			}
+			if tt.wantMalformed {
+				return
+			}
+			code := ""
+			if err != nil {
+				code = fault.From(err).Code
+				got.conversation = tt.want.conversation // filled or not, by map order
+			}
+			if code != tt.wantCode {
+				t.Fatalf("code %q, want %q", code, tt.wantCode)
+			}
+			if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(command{})); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(`{"id":17,"op":"send","conversation_id":"` + someID + `","client_id":"` + someID + `","body":{"a":1}}`))
+	f.Add([]byte(`{"op":"read","conversation_id":"` + someID + `","seq":42}` + "\n" + `{"id":1}`))
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		objects, ok := lines(frame)
+		if !ok {
+			return
+		}
+		for _, line := range objects {
+			c, err := decode(line)
+			if err == nil {
+				if _, known := fields[c.op]; !known || c.id > maxID {
+					t.Errorf("%q is taken as %+v", line, c)
+				}
+			} else if f := fault.From(err); !errors.Is(err, errMalformed) && f.Kind != fault.Invalid {
+				t.Errorf("%q: %v", line, err)
+			}
+		}
+	})
+}
+
+func TestEncodeEvent(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct{ cursor, payload, want string }{
+		"with cursor":    {"c", `{"a":1}`, `{"op":"task","cursor":"c","a":1}` + "\n"},
+		"without":        {"", `{"a":1}`, `{"op":"task","a":1}` + "\n"},
+		"empty payload":  {"c", `{ }`, `{"op":"task","cursor":"c" }` + "\n"},
+		"spaced payload": {"c", `{ "a": 1}`, `{"op":"task","cursor":"c", "a": 1}` + "\n"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := string(encodeEvent("task", tt.cursor, json.RawMessage(tt.payload)))
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Error(diff)
+			}
+			if !json.Valid([]byte(got)) {
+				t.Errorf("%s is not JSON", got)
+			}
+		})
+	}
+}
+
+func TestErrorsOnTheWire(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		fault *fault.Error
+		want  wireError
+	}{
+		"for good": {fault.New(fault.Invalid, "c", "m").At("/seq"), wireError{Code: "c", Message: "m", Pointer: "/seq"}},
+		"for now":  {fault.New(fault.Unavailable, "c", "m").After(time.Second), wireError{Code: "c", Message: "m", Temporary: true, RetryMS: 1000}},
+		"too fast": {fault.New(fault.TooMany, "c", "m").After(time.Microsecond), wireError{Code: "c", Message: "m", Temporary: true, RetryMS: 1}},
+		"ours":     {fault.From(errors.New("secret")), wireError{Code: "internal", Message: fault.From(errors.New("")).Message}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if diff := cmp.Diff(tt.want, *errorOf(tt.fault)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}

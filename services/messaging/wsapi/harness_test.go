@@ -1,0 +1,516 @@
+package wsapi_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/services/events"
+	"github.com/marketplane/marketplane/services/internal/bus"
+	"github.com/marketplane/marketplane/services/internal/identity"
+	"github.com/marketplane/marketplane/services/internal/postgres"
+	"github.com/marketplane/marketplane/services/internal/testkit"
+	"github.com/marketplane/marketplane/services/internal/web"
+	"github.com/marketplane/marketplane/services/messaging"
+	"github.com/marketplane/marketplane/services/messaging/commit"
+	"github.com/marketplane/marketplane/services/messaging/hub"
+	"github.com/marketplane/marketplane/services/messaging/store"
+	"github.com/marketplane/marketplane/services/messaging/wsapi"
+)
+
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+// patience is how long a test waits for what must happen.
+const patience = 20 * time.Second
+
+// world is what pods share.
+type world struct {
+	t        testing.TB
+	database *testkit.Database
+	pool     *pgxpool.Pool
+	store    *store.Store
+	tokens   *testkit.Tokens
+	subjects events.Subjects
+
+	busAddress string
+	bus        *bus.Server
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{
+		t:        t,
+		database: testkit.NewDatabase(t, map[string]fs.FS{contract.ComponentMessaging: store.Migrations()}),
+		tokens:   testkit.NewTokens(t),
+		subjects: events.SubjectsOf(uuid.NewString()),
+	}
+	w.pool = w.database.Pool(t, contract.ComponentMessaging)
+	w.store = store.New(w.pool, time.Now)
+	w.busAddress = "127.0.0.1:0"
+	w.startBus()
+	w.busAddress = strings.TrimPrefix(w.bus.URL(), "nats://")
+	t.Cleanup(w.stopBus)
+	return w
+}
+
+func (w *world) startBus() {
+	w.t.Helper()
+	var err error
+	w.bus, err = bus.StartServer(bus.ServerOptions{Name: "test", Listen: w.busAddress, Log: testkit.Logger(w.t)})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) stopBus() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := w.bus.Stop(ctx); err != nil {
+		w.t.Error(err)
+	}
+}
+
+// pair is a conversation and its members.
+type pair struct{ client, tasker, conversation uuid.UUID }
+
+func (w *world) open() pair {
+	w.t.Helper()
+	p := pair{client: uuid.New(), tasker: uuid.New()}
+	data, err := json.Marshal(events.OfferMade{TaskID: uuid.New(), OfferID: uuid.New(), ClientID: p.client, TaskerID: p.tasker, Title: "Shelves"})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	inbox := w.store.NewInbox(func([]messaging.Item) {})
+	err = postgres.InTx(w.t.Context(), w.pool, func(tx pgx.Tx) error {
+		return inbox.Handle(w.t.Context(), tx, []events.Record{{Type: events.TypeOfferMade, Data: data}})
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	found, err := w.store.Conversations(w.t.Context(), messaging.ConversationQuery{UserID: p.client, Limit: 1})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	p.conversation = found[0].ID
+	return p
+}
+
+// pod is one process's messaging.
+type pod struct {
+	w       *world
+	hub     *hub.Hub
+	queue   *commit.Queue
+	sockets *wsapi.Server
+	metrics *prometheus.Registry
+	server  *httptest.Server
+	bus     *lossyBus
+	url     string
+	stopped bool
+}
+
+// lossyBus is a hub.Bus that loses what is published when it is told to.
+type lossyBus struct {
+	*hub.NATS
+	lose atomic.Bool
+}
+
+func (b *lossyBus) Publish(user uuid.UUID, data []byte) error {
+	if b.lose.Load() {
+		return nil
+	}
+	return b.NATS.Publish(user, data)
+}
+
+type podOptions struct {
+	hub    hub.Options
+	socket wsapi.Options
+}
+
+// fast lets tests send as fast as they can.
+var fast = messaging.Rate{PerSecond: 1e6, Burst: 1e6}
+
+func (w *world) newPod(options podOptions) *pod {
+	w.t.Helper()
+	log := testkit.Logger(w.t)
+	p := &pod{w: w}
+	var ready atomic.Pointer[hub.Hub] // the first connection may come before the hub
+	conn, err := bus.Connect(bus.Options{
+		URLs: []string{w.bus.URL()}, Name: "pod", Log: log,
+		Connected: func() {
+			if h := ready.Load(); h != nil {
+				h.BusReconnected()
+			}
+		},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if options.socket.Rate == (messaging.Rate{}) {
+		options.socket.Rate = fast
+	}
+	registry := prometheus.NewRegistry()
+	p.metrics = registry
+	pool := w.database.Pool(w.t, contract.ComponentMessaging)
+	own := store.New(pool, time.Now)
+	p.bus = &lossyBus{NATS: hub.NewNATS(conn, w.subjects, log)}
+	p.hub = hub.New(own, p.bus, options.hub, log, registry)
+	ready.Store(p.hub)
+	p.queue = commit.NewQueue(own, p.hub.Announce, commit.Options{}, log, registry)
+	service := messaging.NewService(own, p.queue, p.hub, fast, time.Now)
+	p.sockets = wsapi.NewServer(service, p.hub, testSessions{w.tokens, w.tokens.Revocations}, options.socket, log, registry)
+	if err := errors.Join(p.hub.Start(w.t.Context()), p.queue.Start(w.t.Context())); err != nil {
+		w.t.Fatal(err)
+	}
+	router := web.NewRouter(web.Options{Log: log, Registry: registry, Instance: "pod"})
+	router.Get(wsapi.Path, p.sockets.ServeHTTP)
+	p.server = httptest.NewServer(router)
+	p.url = "ws" + strings.TrimPrefix(p.server.URL, "http") + wsapi.Path
+	w.t.Cleanup(func() {
+		p.stop()
+		conn.Close()
+		pool.Close()
+	})
+	return p
+}
+
+// stop stops the pod as its process would.
+func (p *pod) stop() {
+	p.w.t.Helper()
+	if p.stopped {
+		return
+	}
+	p.stopped = true
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	p.server.Config.SetKeepAlivesEnabled(false)
+	if err := errors.Join(p.hub.Stop(ctx), p.sockets.Wait(ctx), p.queue.Stop(ctx)); err != nil {
+		p.w.t.Errorf("stop the pod: %v", err)
+	}
+	p.server.Close()
+}
+
+type testSessions struct {
+	web.Verifier
+	*identity.Revocations
+}
+
+// closes is how many sockets the pod closed, or is closing, with a code.
+func (p *pod) closes(code websocket.StatusCode) int {
+	families, err := p.metrics.Gather()
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() != "marketplane_messaging_ws_closes_total" {
+			continue
+		}
+		for _, metric := range family.GetMetric() {
+			if metric.GetLabel()[0].GetValue() == strconv.Itoa(int(code)) {
+				return int(metric.GetCounter().GetValue())
+			}
+		}
+	}
+	return 0
+}
+
+// object is anything that the server sends.
+type object struct {
+	Op             string          `json:"op"`
+	Re             uint64          `json:"re"`
+	Cursor         string          `json:"cursor"`
+	Seq            int64           `json:"seq"`
+	ID             uuid.UUID       `json:"id"`
+	ClientID       uuid.UUID       `json:"client_id"`
+	ConversationID uuid.UUID       `json:"conversation_id"`
+	UserID         uuid.UUID       `json:"user_id"`
+	From           string          `json:"from"`
+	Body           json.RawMessage `json:"body"`
+	Event          string          `json:"event"`
+	AfterMS        int64           `json:"after_ms"`
+	DeadlineMS     int64           `json:"deadline_ms"`
+	PingMS         int64           `json:"ping_ms"`
+	MaxPayload     int64           `json:"max_payload"`
+	OK             *struct {
+		ID        uuid.UUID `json:"id"`
+		Seq       int64     `json:"seq"`
+		Duplicate bool      `json:"duplicate"`
+		Cursor    string    `json:"cursor"`
+		Recovered *bool     `json:"recovered"`
+		User      uuid.UUID `json:"user"`
+		Session   uuid.UUID `json:"session"`
+	} `json:"ok"`
+	Error *struct {
+		Code      string `json:"code"`
+		Temporary bool   `json:"temporary"`
+		RetryMS   int64  `json:"retry_ms"`
+	} `json:"error"`
+}
+
+// peer is a small client: it reads everything, and sorts replies from events.
+type peer struct {
+	t      testing.TB
+	ws     *websocket.Conn
+	nextID uint64
+	cursor string // of the auth's reply
+
+	mu      sync.Mutex
+	changed *sync.Cond
+	events  []object
+	replies map[uint64]object
+	closed  error // why reading ended
+}
+
+// dial opens a socket that is not authenticated.
+func (p *pod) dial(t testing.TB) *peer {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	ws, _, err := websocket.Dial(ctx, p.url, &websocket.DialOptions{Subprotocols: []string{wsapi.Subprotocol}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ws.SetReadLimit(-1)
+	t.Cleanup(func() { _ = ws.CloseNow() })
+	c := &peer{t: t, ws: ws, replies: map[uint64]object{}}
+	c.changed = sync.NewCond(&c.mu)
+	return c
+}
+
+// connect opens a socket and authenticates it as the user, in a session of its
+// own, from the cursor on if there is one.
+func (p *pod) connect(t testing.TB, user uuid.UUID, cursor string) *peer {
+	t.Helper()
+	c := p.dial(t)
+	go c.read()
+	r := c.auth(p.w.tokens.Issue(t, user, uuid.New()), cursor)
+	if r.OK == nil {
+		t.Fatalf("auth: %+v", r.Error)
+	}
+	if cursor != "" && !*r.OK.Recovered {
+		t.Fatal("not recovered")
+	}
+	c.cursor = r.OK.Cursor
+	return c
+}
+
+func (c *peer) read() {
+	for {
+		_, frame, err := c.ws.Read(context.Background())
+		c.mu.Lock()
+		if err != nil {
+			c.closed = err
+			c.changed.Broadcast()
+			c.mu.Unlock()
+			return
+		}
+		for line := range strings.SplitSeq(string(frame), "\n") {
+			if line == "" {
+				continue
+			}
+			var o object
+			if err := json.Unmarshal([]byte(line), &o); err != nil {
+				c.t.Errorf("the server sent %q: %v", line, err)
+			}
+			if o.Re != 0 {
+				c.replies[o.Re] = o
+			} else {
+				c.events = append(c.events, o)
+			}
+		}
+		c.changed.Broadcast()
+		c.mu.Unlock()
+	}
+}
+
+// await waits until f is true; f runs under the lock. It is false when the
+// socket closed, or patience ended, before.
+func (c *peer) await(f func() bool) bool {
+	timer := time.AfterFunc(patience, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.changed.Broadcast()
+	})
+	defer timer.Stop()
+	start := time.Now()
+	for !f() {
+		if c.closed != nil || time.Since(start) >= patience {
+			return f()
+		}
+		c.changed.Wait()
+	}
+	return true
+}
+
+func (c *peer) write(text string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return c.ws.Write(ctx, websocket.MessageText, []byte(text))
+}
+
+// try sends a command and waits for its reply; ok is false if the socket
+// closed before.
+func (c *peer) try(fields map[string]any) (o object, ok bool) {
+	c.mu.Lock()
+	c.nextID++
+	id := c.nextID
+	c.mu.Unlock()
+	fields["id"] = id
+	encoded, err := json.Marshal(fields)
+	if err != nil {
+		c.t.Error(err)
+		return object{}, false
+	}
+	if c.write(string(encoded)+"\n") != nil {
+		return object{}, false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ok = c.await(func() bool {
+		o, ok = c.replies[id]
+		return ok
+	})
+	return o, ok
+}
+
+func (c *peer) call(fields map[string]any) object {
+	c.t.Helper()
+	o, ok := c.try(fields)
+	if !ok {
+		c.t.Fatalf("no reply to %v: %v", fields["op"], c.closeError())
+	}
+	return o
+}
+
+func (c *peer) auth(token, cursor string) object {
+	c.t.Helper()
+	fields := map[string]any{"op": "auth", "token": token}
+	if cursor != "" {
+		fields["cursor"] = cursor
+	}
+	return c.call(fields)
+}
+
+func sendFields(p pair, clientID uuid.UUID, text string) map[string]any {
+	return map[string]any{"op": "send", "conversation_id": p.conversation, "client_id": clientID, "body": map[string]string{"text": text}}
+}
+
+// send sends a message that must be acknowledged.
+func (c *peer) send(p pair, text string) object {
+	c.t.Helper()
+	r := c.call(sendFields(p, uuid.New(), text))
+	if r.OK == nil {
+		c.t.Fatalf("send: %+v", r.Error)
+	}
+	return r
+}
+
+// wantReply fails unless a command is refused with the code.
+func (c *peer) wantRefused(fields map[string]any, code string) object {
+	c.t.Helper()
+	r := c.call(fields)
+	if r.Error == nil || r.Error.Code != code {
+		c.t.Fatalf("%v: %+v %+v, want the error %s", fields["op"], r.OK, r.Error, code)
+	}
+	return r
+}
+
+// waitEvents waits for n events of the op, and returns them.
+func (c *peer) waitEvents(op string, n int) []object {
+	c.t.Helper()
+	var found []object
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.await(func() bool {
+		found = found[:0]
+		for _, e := range c.events {
+			if e.Op == op {
+				found = append(found, e)
+			}
+		}
+		return len(found) >= n
+	}) {
+		c.t.Fatalf("%d %s events, want %d (closed: %v)", len(found), op, n, c.closed)
+	}
+	return found
+}
+
+func (c *peer) closeError() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
+}
+
+// wantClose waits until the server closes the socket with a code.
+func (c *peer) wantClose(code websocket.StatusCode) {
+	c.t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.await(func() bool { return c.closed != nil })
+	if got := websocket.CloseStatus(c.closed); got != code {
+		c.t.Fatalf("closed with %v, want code %d", c.closed, code)
+	}
+}
+
+// durable returns the events that have a cursor.
+func (c *peer) durable() []object {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []object
+	for _, e := range c.events {
+		if e.Cursor != "" {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// lastCursor is where a client resumes.
+func (c *peer) lastCursor() string {
+	if events := c.durable(); len(events) > 0 {
+		return events[len(events)-1].Cursor
+	}
+	return c.cursor
+}
+
+// status is the HTTP status and the problem's code of a refused upgrade.
+func (p *pod) status(t testing.TB, change func(*http.Request)) string {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.server.URL+wsapi.Path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Connection", "Upgrade")
+	r.Header.Set("Upgrade", "websocket")
+	r.Header.Set("Sec-WebSocket-Version", "13")
+	r.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+	r.Header.Set("Sec-WebSocket-Protocol", wsapi.Subprotocol)
+	change(r)
+	response, err := p.server.Client().Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	var problem struct {
+		Code string `json:"code"`
+	}
+	_ = json.NewDecoder(response.Body).Decode(&problem)
+	return fmt.Sprintf("%d %s", response.StatusCode, problem.Code)
+}

@@ -1,0 +1,66 @@
+package wsapi
+
+import (
+	"net/http/httptest"
+	"testing"
+)
+
+func TestOriginAllowed(t *testing.T) {
+	t.Parallel()
+	server := &Server{options: Options{AllowedOrigins: []string{"https://app.example.com", "http://localhost:3000"}}}
+	tests := map[string]struct {
+		origin string
+		want   bool
+	}{
+		"not a browser":   {"", true},
+		"own host":        {"https://market.example.com", true},
+		"own host, case":  {"https://Market.Example.COM", true},
+		"listed":          {"https://app.example.com", true},
+		"listed, port":    {"http://localhost:3000", true},
+		"other scheme":    {"http://app.example.com", false},
+		"other port":      {"http://localhost:3001", false},
+		"suffix":          {"https://evil-app.example.com", false},
+		"prefix":          {"https://app.example.com.evil.net", false},
+		"opaque":          {"null", false},
+		"with a path":     {"https://app.example.com/x", false},
+		"with a user":     {"https://app.example.com@evil.net", false},
+		"own port spoofs": {"https://market.example.com:8443", false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := httptest.NewRequest("GET", "https://market.example.com/v1/ws", nil)
+			if tt.origin != "" {
+				r.Header.Set("Origin", tt.origin)
+			}
+			if got := server.originAllowed(r); got != tt.want {
+				t.Errorf("%q: %t", tt.origin, got)
+			}
+		})
+	}
+}
+
+func TestParseOrigin(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		text    string
+		want    string
+		wantErr bool
+	}{
+		"usual":         {text: "https://App.example.com", want: "https://app.example.com"},
+		"IPv6":          {text: "http://[::1]:8080", want: "http://[::1]:8080"},
+		"star":          {text: "*", wantErr: true},
+		"host alone":    {text: "app.example.com", wantErr: true},
+		"trailing path": {text: "https://app.example.com/", wantErr: true},
+		"query":         {text: "https://app.example.com?x", wantErr: true},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, err := ParseOrigin(tt.text)
+			if (err != nil) != tt.wantErr || got != tt.want {
+				t.Errorf("%q, %v", got, err)
+			}
+		})
+	}
+}
