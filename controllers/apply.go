@@ -119,7 +119,7 @@ func (r *Reconciler) scaleHeld(ctx context.Context, m *v1alpha1.Marketplace, see
 		return nil
 	}
 	d := seen.deployment(desired.NamesOf(m), contract.ComponentMessaging)
-	if d == nil || !metav1.IsControlledBy(d, m) || d.Spec.Replicas == nil || *d.Spec.Replicas == p.size.replicas {
+	if d == nil || d.Spec.Replicas == nil || *d.Spec.Replicas == p.size.replicas {
 		return nil
 	}
 	before := *d.Spec.Replicas

@@ -160,6 +160,9 @@ func TestKeptVolumeIsFoundAgain(t *testing.T) {
 		if c == nil || !strings.Contains(c.Message, "of the earlier Marketplace shop is being deleted") {
 			return fmt.Errorf("%+v", c)
 		}
+		if meta.IsStatusConditionTrue(second.Status.Conditions, v1alpha1.ConditionAuthAvailable) {
+			t.Error("the first one's pods are taken for its own")
+		}
 		return checkConditions(second)
 	})
 	w.deleteOwned(first)

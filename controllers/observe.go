@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -40,6 +41,8 @@ const (
 
 // observation is what there is at one moment.
 type observation struct {
+	// owner is the Marketplace's UID.
+	owner types.UID
 	// installation is the id that the data carries, or shall carry.
 	installation string
 	// objects holds everything labelled with the Marketplace's name, whoever
@@ -88,20 +91,33 @@ func (o observation) renew(key objectKey, u *unstructured.Unstructured) error {
 
 // deployment returns a component's Deployment, nil where there is none.
 func (o observation) deployment(names desired.Names, component string) *appsv1.Deployment {
-	d, _ := o.objects[objectKey{kindDeployment, names.Component(component)}].(*appsv1.Deployment)
+	d, _ := o.own(kindDeployment, names.Component(component)).(*appsv1.Deployment)
 	return d
 }
 
 // statefulSet returns a component's StatefulSet, nil where there is none.
 func (o observation) statefulSet(names desired.Names, component string) *appsv1.StatefulSet {
-	s, _ := o.objects[objectKey{kindStatefulSet, names.Component(component)}].(*appsv1.StatefulSet)
+	s, _ := o.own(kindStatefulSet, names.Component(component)).(*appsv1.StatefulSet)
 	return s
 }
 
 // job returns the named Job, nil where there is none.
 func (o observation) job(name string) *batchv1.Job {
-	j, _ := o.objects[objectKey{kindJob, name}].(*batchv1.Job)
+	j, _ := o.own(kindJob, name).(*batchv1.Job)
 	return j
+}
+
+// own returns an object that this Marketplace owns, nil where there is none:
+// what an earlier one of its name left says nothing about it.
+func (o observation) own(kind, name string) client.Object {
+	object, ok := o.objects[objectKey{kind, name}]
+	if !ok {
+		return nil
+	}
+	if owner := metav1.GetControllerOf(object); owner == nil || owner.UID != o.owner {
+		return nil
+	}
+	return object
 }
 
 // volume returns the database's volume, nil where there is none.
@@ -125,6 +141,7 @@ func prunable(kind string) bool { return kind != kindVolume }
 // the observation holds what could be seen.
 func (r *Reconciler) observe(ctx context.Context, m *v1alpha1.Marketplace, mem *memory) (observation, error) {
 	seen := observation{
+		owner:   m.UID,
 		objects: map[objectKey]client.Object{},
 		pods:    map[string][]corev1.Pod{},
 		secrets: map[string]secretFacts{},
