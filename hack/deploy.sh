@@ -24,21 +24,27 @@ fail() {
 # step NAME COMMAND... says what runs and how long it took; its output shows
 # only if it fails.
 step() {
-  local name=$1 started=$SECONDS log
+  local name=$1 started=$SECONDS log status
   shift
   log=$(mktemp)
   printf '%s ...\n' "$name"
-  if ! "$@" >"$log" 2>&1; then
-    sed 's/^/    /' "$log" >&2
-    rm -f "$log"
-    fail "$name failed after $((SECONDS - started)) s"
-  fi
+  # Not as a condition: that would switch off errexit in the command.
+  set +e
+  (
+    set -e
+    "$@"
+  ) >"$log" 2>&1
+  status=$?
+  set -e
+  ((status == 0)) || sed 's/^/    /' "$log" >&2
   rm -f "$log"
+  ((status == 0)) || fail "$name failed after $((SECONDS - started)) s"
   printf '%s: %d s\n' "$name" "$((SECONDS - started))"
 }
 
+tool_path() { go tool -modfile=hack/tools/go.mod -n "$1"; }
 cluster() { go run -C hack/cluster . "$@"; }
-helm() { go tool -modfile=hack/tools/go.mod helm --kube-context "$context" "$@"; }
+helm() { "$helm" --kube-context "$context" "$@"; }
 kube() { "$kubectl" --context "$context" "$@"; }
 
 build_programs() {
@@ -103,19 +109,35 @@ install_operator() {
   [[ $name_part == *:* ]] || fail "the image $image has no tag"
   values+=(--set-string "image.repository=${image%:*}" --set-string "image.tag=${image##*:}")
   [[ -z $postgres_image ]] || values+=(--set-string "postgres.image=$postgres_image")
-  kube create namespace "$system" --dry-run=client -o yaml | kube apply -f -
-  kube label namespace "$system" --overwrite pod-security.kubernetes.io/enforce=restricted
+  make_namespace "$system"
+  # A release whose last change was killed is locked; its record is the lock.
+  kube -n "$system" delete secrets -l "owner=helm,name=$release,status in (pending-install,pending-upgrade,pending-rollback)"
   helm upgrade --install "$release" charts/marketplane --namespace "$system" --wait --timeout 3m \
     --set "test.marketplace.name=$sample" --set "test.marketplace.namespace=$sample" "${values[@]}" || {
-    kube -n "$system" get pods
-    kube -n "$system" logs -l app.kubernetes.io/name=marketplane-operator --tail 20 --prefix
+    explain "$system"
     return 1
   }
 }
 
+# Only pods that need no privilege may run in our namespaces.
+make_namespace() {
+  kube create namespace "$1" --dry-run=client -o yaml | kube apply -f -
+  kube label namespace "$1" --overwrite pod-security.kubernetes.io/enforce=restricted
+}
+
+# What one would look at next, when something does not become ready.
+explain() {
+  local namespace=$1 pod
+  kube -n "$namespace" get pods -o wide
+  kube -n "$namespace" get events --field-selector type=Warning --sort-by .lastTimestamp | tail -n 10
+  for pod in $(kube -n "$namespace" get pods --no-headers | awk '{split($2, r, "/")} r[1] != r[2] && $3 != "Completed" {print $1}'); do
+    echo "--- the last lines of $pod"
+    kube -n "$namespace" logs "$pod" --all-containers --tail 15 || true
+  done
+}
+
 apply_sample() {
-  kube create namespace "$sample" --dry-run=client -o yaml | kube apply -f -
-  kube label namespace "$sample" --overwrite pod-security.kubernetes.io/enforce=restricted
+  make_namespace "$sample"
   kube -n "$sample" apply -f config/samples/chore-done.yaml
 }
 
@@ -138,25 +160,13 @@ wait_ready() {
       last=$now
     fi
     if ((SECONDS - started > ready_timeout)); then
-      explain >&2
+      explain "$sample" >&2
+      explain "$system" >&2
       fail "the marketplace $sample is not ready after $((SECONDS - started)) s"
     fi
     sleep 2
   done
   printf 'the marketplace %s is ready: %d s\n' "$sample" "$((SECONDS - started))"
-}
-
-# What one would look at next, when the marketplace does not become ready.
-explain() {
-  local pod
-  kube -n "$sample" get marketplaces,pods -o wide
-  kube -n "$sample" get events --sort-by=.lastTimestamp | tail -n 15
-  for pod in $(kube -n "$sample" get pods --no-headers | awk '{split($2, r, "/")} r[1] != r[2] && $3 != "Completed" {print $1}'); do
-    echo "--- the last lines of $pod"
-    kube -n "$sample" logs "$pod" --all-containers --tail 15 || true
-  done
-  echo "--- the last lines of the operator"
-  kube -n "$system" logs -l app.kubernetes.io/name=marketplane-operator --tail 15
 }
 
 walk_through() {
@@ -167,14 +177,16 @@ walk_through() {
   printf 'the walk through the marketplace %s: %d s\n' "$sample" "$((SECONDS - started))"
 }
 
-context='' kubectl='' image='' postgres_image=''
+context='' kubectl='' helm='' image='' postgres_image=''
 case $mode in
   local) local_images ;;
   kind) kind_images ;;
   context) named_images "${2:-}" ;;
   *) fail "usage: hack/deploy.sh local | kind | context NAME" ;;
 esac
-step "install the operator (its tools are built first, once: 2 minutes)" install_operator
+step "build helm (2 minutes the first time)" tool_path helm
+helm=$(tool_path helm)
+step "install the operator" install_operator
 step "apply the marketplace $sample" apply_sample
 wait_ready
 walk_through

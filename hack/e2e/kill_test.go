@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"strconv"
 	"testing"
 	"time"
 
@@ -29,13 +31,14 @@ func TestLosingAPodDelaysAndFailsNothing(t *testing.T) {
 	for _, tt := range []struct {
 		kind string
 		pods func(context.Context) ([]corev1.Pod, error)
+		port int // one that the process listens on
 	}{
-		{contract.ComponentAuth, of(contract.ComponentAuth)},
-		{contract.ComponentTasks, of(contract.ComponentTasks)},
-		{contract.ComponentMessaging, of(contract.ComponentMessaging)},
-		{contract.ComponentBus, of(contract.ComponentBus)},
-		{contract.ComponentDatabase, of(contract.ComponentDatabase)},
-		{"operator", operatorPods},
+		{contract.ComponentAuth, of(contract.ComponentAuth), contract.InternalPort},
+		{contract.ComponentTasks, of(contract.ComponentTasks), contract.InternalPort},
+		{contract.ComponentMessaging, of(contract.ComponentMessaging), contract.InternalPort},
+		{contract.ComponentBus, of(contract.ComponentBus), contract.InternalPort},
+		{contract.ComponentDatabase, of(contract.ComponentDatabase), contract.DatabasePort},
+		{"operator", operatorPods, operatorProbes},
 	} {
 		t.Run(tt.kind, func(t *testing.T) {
 			before, err := tt.pods(t.Context())
@@ -54,6 +57,11 @@ func TestLosingAPodDelaysAndFailsNothing(t *testing.T) {
 				}
 				return replaced(now, *victim, len(before))
 			})
+			// The object goes at once, the process a moment later.
+			eventually(t, time.Minute, "the killed process is dead", func(ctx context.Context) error {
+				return isDead(ctx, victim.Status.PodIP, tt.port)
+			})
+			stories.another(t)
 			m.waitReady(t)
 			told, err := stories.end()
 			if err != nil {
@@ -62,6 +70,21 @@ func TestLosingAPodDelaysAndFailsNothing(t *testing.T) {
 			t.Log(told)
 		})
 	}
+}
+
+// operatorProbes is the port of the operator's probes.
+const operatorProbes = 8081
+
+// isDead says what is missing until nothing listens on the port any more.
+func isDead(ctx context.Context, address string, port int) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(port)))
+	if err == nil {
+		_ = conn.Close()
+		return fmt.Errorf("%s still listens on port %d", address, port)
+	}
+	return nil
 }
 
 func operatorPods(ctx context.Context) ([]corev1.Pod, error) {

@@ -79,6 +79,22 @@ func (s *stories) run(ctx context.Context, urls client.URLs) {
 	}
 }
 
+// another waits until a walk that begins from now on has passed.
+func (s *stories) another(t *testing.T) {
+	t.Helper()
+	s.mu.Lock()
+	want := s.passed + 2 // the one that is under way, and the next
+	s.mu.Unlock()
+	eventually(t, 4*time.Minute, "one more walk has passed", func(context.Context) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.failed == nil && s.passed < want {
+			return fmt.Errorf("%d walks passed", s.passed)
+		}
+		return nil // a failure is for end to tell
+	})
+}
+
 // end waits for the walk that is under way. It returns what to say about all,
 // and an error if any failed.
 func (s *stories) end() (string, error) {
