@@ -123,13 +123,15 @@ func (h handlers) list(ctx context.Context, in *listInput) (*listOutput, error) 
 
 var errTaskID = fault.New(fault.Invalid, "task_id_invalid", "task_id must be a UUID.")
 
-type conversationPath struct {
+// ConversationPath names a conversation. It is exported because embedded structs
+// that are not are passed over when a request is read.
+type ConversationPath struct {
 	ConversationID uuid.UUID `path:"conversation_id" format:"uuid"`
 }
 
 type getOutput struct{ Body Conversation }
 
-func (h handlers) get(ctx context.Context, in *conversationPath) (*getOutput, error) {
+func (h handlers) get(ctx context.Context, in *ConversationPath) (*getOutput, error) {
 	c, err := h.service.Conversation(ctx, actor(ctx), in.ConversationID)
 	if err != nil {
 		return nil, err
@@ -138,7 +140,7 @@ func (h handlers) get(ctx context.Context, in *conversationPath) (*getOutput, er
 }
 
 type historyInput struct {
-	conversationPath
+	ConversationPath
 	Before int64 `query:"before" minimum:"0" doc:"Only messages with a smaller seq; without it, from the newest on."`
 	Limit  int   `query:"limit" minimum:"1" maximum:"100" default:"50" doc:"How many to list at most."`
 }
@@ -172,7 +174,7 @@ func (h handlers) history(ctx context.Context, in *historyInput) (*historyOutput
 }
 
 type sendInput struct {
-	conversationPath
+	ConversationPath
 	IdempotencyKey string `header:"Idempotency-Key" doc:"Required: a new UUID for every message. A message that is sent again with the same key is the same message, also when it was sent over a socket."`
 	Body           NewMessage
 }
