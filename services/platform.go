@@ -173,9 +173,18 @@ func newPlatform(ctx context.Context, p *process, service, databaseURL string, c
 	if err != nil {
 		return nil, err
 	}
-	p.group.Add(lifecycle.Part{Name: service + " database", Stop: func(context.Context) error {
-		pool.Close()
-		return nil
+	p.group.Add(lifecycle.Part{Name: service + " database", Stop: func(ctx context.Context) error {
+		closed := make(chan struct{})
+		go func() { // waits for the connections that are in use
+			defer close(closed)
+			pool.Close()
+		}()
+		select {
+		case <-closed:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}})
 	return &platform{
 		process: p, service: service, pool: pool, bus: conn,
@@ -257,9 +266,33 @@ func (p *platform) followSessions() error {
 			}
 		},
 	}
+	started := time.Now()
+	p.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "marketplane_session_ends_lag_seconds",
+		Help: "Time since this process last knew of all sessions that had ended: tokens of later ones are still taken here.",
+	}, func() float64 {
+		at := follower.CaughtUpAt()
+		if at.IsZero() {
+			at = started
+		}
+		return time.Since(at).Seconds()
+	}))
+	// Before anything is served, so that no token of a session that ended before
+	// is taken. Without its database the process starts all the same.
+	p.group.Add(lifecycle.Part{Name: "past session ends", Start: func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, catchUpTimeout)
+		defer cancel()
+		if err := follower.CatchUp(ctx); err != nil {
+			p.log.Warn("starting without knowing all ended sessions", "error", err)
+		}
+		return nil
+	}})
 	p.group.Go("session ends", follower.Run)
 	return nil
 }
+
+// catchUpTimeout bounds the wait for the database at the start.
+const catchUpTimeout = 3 * time.Second
 
 // runService runs a process of one service, which add puts on its platform.
 func runService(ctx context.Context, in invocation, config serviceConfig, service string, add func(*platform) error) error {

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -40,10 +41,13 @@ const PollInterval = time.Second
 const (
 	batchSize = 100
 	// settleDelay is how soon to look again when a newer event stands behind a
-	// transaction that has not ended.
+	// transaction that has not ended. It doubles up to PollInterval: such a
+	// transaction may be anybody's on the server, and last.
 	settleDelay = 10 * time.Millisecond
 	// failureDelay is how long a consumer waits after an error.
 	failureDelay = time.Second
+	// stepTimeout bounds one look, its effect included.
+	stepTimeout = 30 * time.Second
 )
 
 // Append writes an event in tx. The caller wakes readers after the commit.
@@ -80,15 +84,22 @@ type batch struct {
 	heldBack bool
 }
 
-// read returns what follows from, in commit order. (ORDER BY must name the
-// table's xid: the selected one is text, which sorts otherwise.)
+// read returns what follows from, in commit order. Each type walks its own part
+// of the index from there: however many events of other types follow, they
+// cost nothing. (ORDER BY must name the table's xid: the selected one is text,
+// which sorts otherwise.)
 func read(ctx context.Context, q querier, from place, types []string) (batch, error) {
 	rows, err := q.Query(ctx, `
-		SELECT xid::text, position, id, type, subject, occurred_at, data,
-		       xid < pg_snapshot_xmin(pg_current_snapshot()) AS settled
-		FROM events
-		WHERE (xid, position) > ($1::text::xid8, $2::bigint) AND type = ANY ($3)
-		ORDER BY events.xid, events.position
+		SELECT e.xid::text, e.position, e.id, e.type, e.subject, e.occurred_at, e.data,
+		       e.xid < pg_snapshot_xmin(pg_current_snapshot()) AS settled
+		FROM unnest($3::text[]) AS wanted (type)
+		CROSS JOIN LATERAL (
+			SELECT xid, position, id, type, subject, occurred_at, data FROM events
+			WHERE type = wanted.type AND (xid, position) > ($1::text::xid8, $2::bigint)
+			ORDER BY xid, position
+			LIMIT $4
+		) AS e
+		ORDER BY e.xid, e.position
 		LIMIT $4`, from.xid, from.position, types, batchSize)
 	if err != nil {
 		return batch{}, fmt.Errorf("read events: %w", err)
@@ -139,6 +150,28 @@ func begin(ctx context.Context, q querier, since time.Time) (place, error) {
 	return at, rows.Err()
 }
 
+// state is what a look left behind.
+type state int
+
+const (
+	// caughtUp: nothing more was there.
+	caughtUp state = iota
+	// more: the batch was full.
+	more
+	// heldBack: newer events stand behind transactions that have not ended.
+	heldBack
+)
+
+func (b batch) state() state {
+	switch {
+	case len(b.records) == batchSize:
+		return more
+	case b.heldBack:
+		return heldBack
+	}
+	return caughtUp
+}
+
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
@@ -165,10 +198,14 @@ func (c *Consumer) Run(ctx context.Context) error {
 	return follow(ctx, c.Wake, c.Log.With("consumer", c.Name), c.step)
 }
 
-// step handles one batch; wait says how long until the next look, 0 for at
-// once.
-func (c *Consumer) step(ctx context.Context) (wait time.Duration, err error) {
-	wait = PollInterval
+// step handles one batch. It locks only when there is something: a lock is a
+// write, and most looks find nothing.
+func (c *Consumer) step(ctx context.Context) (state, error) {
+	waiting, err := c.waiting(ctx)
+	if err != nil || !waiting {
+		return caughtUp, err
+	}
+	result := caughtUp
 	handled := false
 	err = pgx.BeginFunc(ctx, c.Pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "INSERT INTO consumers (name) VALUES ($1) ON CONFLICT DO NOTHING", c.Name); err != nil {
@@ -187,9 +224,7 @@ func (c *Consumer) step(ctx context.Context) (wait time.Duration, err error) {
 		if err != nil {
 			return err
 		}
-		if found.heldBack {
-			wait = settleDelay
-		}
+		result = found.state()
 		if len(found.records) == 0 {
 			return nil
 		}
@@ -201,15 +236,32 @@ func (c *Consumer) step(ctx context.Context) (wait time.Duration, err error) {
 			return fmt.Errorf("move the consumer's place: %w", err)
 		}
 		handled = true
-		if len(found.records) == batchSize {
-			wait = 0
-		}
 		return nil
 	})
 	if err == nil && handled && c.After != nil {
 		c.After()
 	}
-	return wait, err
+	return result, err
+}
+
+// waiting says whether any event stands beyond the consumer's place.
+func (c *Consumer) waiting(ctx context.Context) (bool, error) {
+	var found bool
+	err := c.Pool.QueryRow(ctx, `
+		SELECT EXISTS (
+			SELECT FROM unnest($2::text[]) AS wanted (type)
+			CROSS JOIN LATERAL (
+				SELECT FROM events
+				WHERE type = wanted.type AND (xid, position) > (
+					coalesce((SELECT xid FROM consumers WHERE name = $1), '0'),
+					coalesce((SELECT position FROM consumers WHERE name = $1), 0))
+				LIMIT 1
+			) AS e
+		)`, c.Name, c.Types).Scan(&found)
+	if err != nil {
+		return false, fmt.Errorf("look for events: %w", err)
+	}
+	return found, nil
 }
 
 // Follower shows every event of some types to this process, from a time in the
@@ -225,6 +277,8 @@ type Follower struct {
 	Log    *slog.Logger
 
 	at place
+	// caughtUpAt is in Unix nanoseconds; 0 before the first time.
+	caughtUpAt atomic.Int64
 }
 
 // Run works until ctx ends. Errors are logged and tried again.
@@ -232,36 +286,53 @@ func (f *Follower) Run(ctx context.Context) error {
 	return follow(ctx, f.Wake, f.Log, f.step)
 }
 
-func (f *Follower) step(ctx context.Context) (time.Duration, error) {
+// CatchUp shows what has happened until now; before Run. On an error Run goes on
+// where it stopped.
+func (f *Follower) CatchUp(ctx context.Context) error {
+	for {
+		if result, err := f.step(ctx); err != nil || result != more {
+			return err
+		}
+	}
+}
+
+// CaughtUpAt is when the follower last knew all that had happened; the zero
+// time before it first did.
+func (f *Follower) CaughtUpAt() time.Time {
+	if at := f.caughtUpAt.Load(); at != 0 {
+		return time.Unix(0, at)
+	}
+	return time.Time{}
+}
+
+func (f *Follower) step(ctx context.Context) (state, error) {
 	if f.at.xid == "" {
 		at, err := begin(ctx, f.Pool, f.Since)
 		if err != nil {
-			return 0, err
+			return caughtUp, err
 		}
 		f.at = at
 	}
+	looked := time.Now()
 	found, err := read(ctx, f.Pool, f.at, f.Types)
 	if err != nil {
-		return 0, err
+		return caughtUp, err
 	}
 	f.at = found.last
 	if len(found.records) > 0 {
 		f.Handle(found.records)
 	}
-	switch {
-	case len(found.records) == batchSize:
-		return 0, nil
-	case found.heldBack:
-		return settleDelay, nil
-	default:
-		return PollInterval, nil
+	if found.state() == caughtUp {
+		f.caughtUpAt.Store(looked.UnixNano())
 	}
+	return found.state(), nil
 }
 
-func follow(ctx context.Context, wake <-chan struct{}, log *slog.Logger, step func(context.Context) (time.Duration, error)) error {
+func follow(ctx context.Context, wake <-chan struct{}, log *slog.Logger, step func(context.Context) (state, error)) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	failing := false
+	settle := settleDelay
 	for {
 		select {
 		case <-ctx.Done():
@@ -269,19 +340,32 @@ func follow(ctx context.Context, wake <-chan struct{}, log *slog.Logger, step fu
 		case <-wake:
 		case <-timer.C:
 		}
-		wait, err := step(ctx)
-		if err != nil {
+		bounded, cancel := context.WithTimeout(ctx, stepTimeout)
+		result, err := step(bounded)
+		cancel()
+		if result != heldBack {
+			settle = settleDelay
+		}
+		switch {
+		case err != nil:
 			if ctx.Err() != nil {
 				return nil
 			}
 			if !failing { // once per outage, not once per second
 				log.Warn("events not read; trying on", "error", err)
 			}
-			wait = failureDelay
-		} else if failing {
+			timer.Reset(failureDelay)
+		case result == more:
+			timer.Reset(0)
+		case result == heldBack:
+			timer.Reset(settle)
+			settle = min(2*settle, PollInterval)
+		default:
+			timer.Reset(PollInterval)
+		}
+		if err == nil && failing {
 			log.Info("events are read again")
 		}
 		failing = err != nil
-		timer.Reset(wait)
 	}
 }

@@ -204,3 +204,88 @@ func TestFollowerBeginsInThePast(t *testing.T) {
 		t.Errorf("first event read = %s, want the recent one %s", id, recent)
 	}
 }
+
+// A lock is a write that PostgreSQL makes durable: looks that find nothing, one
+// a second in every process, must do without.
+func TestConsumerThatFindsNothingWritesNothing(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	wake, handled := make(chan struct{}), make(chan struct{}, 1)
+	consumer := &eventlog.Consumer{
+		Name: "tasks.test", Types: []string{events.TypeSessionEnded}, Pool: pool, Wake: wake, Log: testkit.Logger(t),
+		Handle: func(context.Context, pgx.Tx, []events.Record) error { return nil },
+		After:  func() { handled <- struct{}{} },
+	}
+	if err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+		appendEvent(t, tx, uuid.New())
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	run(t, consumer.Run)
+	select {
+	case <-handled:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the event had no effect")
+	}
+	for range 3 { // the third is taken when two looks are over
+		wake <- struct{}{}
+	}
+	var locked bool
+	if err := pool.QueryRow(t.Context(), "SELECT xmax <> 0 FROM consumers").Scan(&locked); err != nil {
+		t.Fatal(err)
+	}
+	if locked {
+		t.Error("a look that found nothing locked the consumer's place")
+	}
+}
+
+func TestFollowerCatchesUp(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	const total = 250 // more than a batch
+	if err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+		for range total {
+			appendEvent(t, tx, uuid.New())
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	got := 0
+	follower := &eventlog.Follower{
+		Types: []string{events.TypeSessionEnded}, Pool: pool, Since: time.Now().Add(-time.Minute), Log: testkit.Logger(t),
+		Handle: func(records []events.Record) { got += len(records) },
+	}
+	if at := follower.CaughtUpAt(); !at.IsZero() {
+		t.Errorf("caught up at %s before the first look", at)
+	}
+	if err := follower.CatchUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := follower.CaughtUpAt()
+	if got != total || before.IsZero() {
+		t.Errorf("%d of %d events shown, caught up at %s", got, total, before)
+	}
+
+	slow, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	appendEvent(t, slow, uuid.New())
+	if err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+		appendEvent(t, tx, uuid.New())
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := follower.CatchUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got != total || follower.CaughtUpAt() != before {
+		t.Error("an event that is held back does not count as lag")
+	}
+	if err := slow.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -22,8 +22,10 @@ func NewRevocations(now func() time.Time) *Revocations {
 	return &Revocations{now: now, ended: map[uuid.UUID]time.Time{}}
 }
 
-// Horizon is how far back a starting process must read session ends.
-const Horizon = AccessTokenLife + Leeway
+// Horizon is how long an ended session's tokens could still be good, and so how
+// far back a starting process must read session ends. The minute is for a token
+// that was signed while the end waited for its turn, and for clocks that differ.
+const Horizon = AccessTokenLife + Leeway + time.Minute
 
 // Revoke adds a session that ended at the given time.
 func (r *Revocations) Revoke(session uuid.UUID, at time.Time) {

@@ -54,9 +54,14 @@ func (g *Group) Go(name string, run func(ctx context.Context) error) {
 			ctx, cancel = context.WithCancel(context.Background()) //nolint:gosec // G118: Stop calls it
 			go func() {
 				defer close(done)
-				if err := run(ctx); ctx.Err() == nil {
-					g.Fail(fmt.Errorf("%s ended: %w", name, err))
+				err := run(ctx)
+				if ctx.Err() != nil {
+					return
 				}
+				if err == nil {
+					err = errors.New("without an error")
+				}
+				g.Fail(fmt.Errorf("%s ended: %w", name, err))
 			}()
 			return nil
 		},
