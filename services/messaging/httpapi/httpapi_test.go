@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -110,7 +111,7 @@ func (f *fixture) call(method, path string, user uuid.UUID, body string, header 
 			f.t.Fatal(err)
 		}
 	}
-	return fmt.Sprint(recorder.Code)
+	return strconv.Itoa(recorder.Code)
 }
 
 func (f *fixture) get(user uuid.UUID, path string, out any) {

@@ -2,6 +2,7 @@ package wsapi_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -328,7 +329,7 @@ func TestADrainLosesNothing(t *testing.T) {
 		}
 		want := all[s.pair.conversation]
 		before := s.peers[0].durable()
-		got := append(before, s.peers[1].waitEvents("message", len(want)-len(before))...)
+		got := slices.Concat(before, s.peers[1].waitEvents("message", len(want)-len(before)))
 		for i, e := range got {
 			if e.Seq != int64(i+1) || !want[e.ID] {
 				t.Fatalf("event %d has seq %d, acknowledged: %t", i, e.Seq, want[e.ID])

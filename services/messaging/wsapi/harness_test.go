@@ -283,7 +283,9 @@ func (p *pod) dial(t testing.TB) *peer {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	ws, _, err := websocket.Dial(ctx, p.url, &websocket.DialOptions{Subprotocols: []string{wsapi.Subprotocol}})
+	ws, _, err := websocket.Dial(ctx, p.url, &websocket.DialOptions{ //nolint:bodyclose // the library closes it
+		Subprotocols: []string{wsapi.Subprotocol},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -422,7 +424,7 @@ func (c *peer) send(p pair, text string) object {
 	return r
 }
 
-// wantReply fails unless a command is refused with the code.
+// wantRefused fails unless a command is refused with the code.
 func (c *peer) wantRefused(fields map[string]any, code string) object {
 	c.t.Helper()
 	r := c.call(fields)

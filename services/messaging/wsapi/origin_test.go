@@ -1,6 +1,7 @@
 package wsapi
 
 import (
+	"net/http"
 	"net/http/httptest"
 	"testing"
 )
@@ -29,7 +30,7 @@ func TestOriginAllowed(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := httptest.NewRequest("GET", "https://market.example.com/v1/ws", nil)
+			r := httptest.NewRequest(http.MethodGet, "https://market.example.com/v1/ws", nil)
 			if tt.origin != "" {
 				r.Header.Set("Origin", tt.origin)
 			}

@@ -110,17 +110,14 @@ func TestUpgradesAreCheckedFirst(t *testing.T) {
 func TestSilentConnectionsAreClosed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	pod := w.newPod(podOptions{socket: wsapi.Options{
-		AuthTimeout: 50 * time.Millisecond, PingInterval: 50 * time.Millisecond, PingTimeout: 50 * time.Millisecond,
-	}})
 	t.Run("no auth", func(t *testing.T) {
-		t.Parallel()
+		pod := w.newPod(podOptions{socket: wsapi.Options{AuthTimeout: 50 * time.Millisecond}})
 		c := pod.dial(t)
 		go c.read()
 		c.wantClose(wsapi.CodeAuthTimeout)
 	})
 	t.Run("no pong", func(t *testing.T) {
-		t.Parallel()
+		pod := w.newPod(podOptions{socket: wsapi.Options{PingInterval: 50 * time.Millisecond, PingTimeout: 50 * time.Millisecond}})
 		// Who does not read does not answer pings, either.
 		c := pod.connectDeaf(t, uuid.New())
 		waitUntil(t, "the connection is gone", func() bool { return pod.hub.Load().Live == 0 })

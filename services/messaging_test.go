@@ -1,0 +1,281 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go"
+
+	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/services/events"
+	"github.com/marketplane/marketplane/services/internal/eventlog"
+	"github.com/marketplane/marketplane/services/internal/identity"
+	"github.com/marketplane/marketplane/services/internal/testkit"
+	messagingstore "github.com/marketplane/marketplane/services/messaging/store"
+	"github.com/marketplane/marketplane/services/messaging/wsapi"
+)
+
+// messagingProcess is a running 'marketplane messaging'.
+type messagingProcess struct {
+	t                *testing.T
+	database         *testkit.Database
+	bus              *nats.Conn
+	public, internal string
+	signer           *identity.Signer
+	terminate        context.CancelFunc
+	ended            chan error
+}
+
+func startMessaging(t *testing.T, env map[string]string) *messagingProcess {
+	t.Helper()
+	dir := t.TempDir()
+	write := func(name string, content []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	key, err := contract.NewSigningKey(time.Now().Add(-time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := contract.SigningKeys{Keys: []contract.SigningKey{key}}
+	jwks, err := keys.JWKS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	database := testkit.NewDatabase(t, map[string]fs.FS{contract.ComponentMessaging: messagingstore.Migrations()})
+	p := &messagingProcess{
+		t: t, database: database, public: freeAddress(t), internal: freeAddress(t), ended: make(chan error, 1),
+		signer: identity.NewSigner(testkit.Issuer, func() contract.SigningKeys { return keys }, time.Now),
+	}
+	server := testkit.NewBus(t)
+	p.bus = testkit.ConnectBus(t, server)
+	settings := map[string]string{
+		contract.EnvInstallation:    database.Installation,
+		contract.EnvInstance:        "messaging-0",
+		contract.EnvListen:          p.public,
+		contract.EnvInternalListen:  p.internal,
+		contract.EnvDatabaseURLFile: write("url", []byte(database.URL(t, contract.ComponentMessaging))),
+		contract.EnvJWKSFile:        write("jwks.json", jwks),
+		contract.EnvIssuer:          testkit.Issuer,
+		contract.EnvBusURL:          server.URL(),
+		contract.EnvBusTokenFile:    write("token", []byte("unused")),
+		contract.EnvLogLevel:        "warn",
+	}
+	for name, value := range env {
+		settings[name] = value
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	p.terminate = cancel
+	go func() {
+		p.ended <- run(ctx, []string{contract.ComponentMessaging}, func(name string) string { return settings[name] }, testWriter{t}, testWriter{t})
+	}()
+	p.await("ready", func() bool { return p.get(contract.PathReady, nil) == http.StatusOK })
+	return p
+}
+
+// freeAddress is one that nobody listens on.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	return listener.Addr().String()
+}
+
+// await looks again and again at what gives no signal.
+func (p *messagingProcess) await(what string, f func() bool) {
+	p.t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(20 * time.Second)
+	for !f() {
+		select {
+		case <-tick.C:
+		case err := <-p.ended:
+			p.t.Fatalf("%s: the process has ended: %v", what, err)
+		case <-deadline:
+			p.t.Fatalf("not %s in time", what)
+		}
+	}
+}
+
+// get asks the internal port, and returns the status, 0 for no answer.
+func (p *messagingProcess) get(path string, out any) int {
+	p.t.Helper()
+	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://"+p.internal+path, nil)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0
+	}
+	defer func() { _ = response.Body.Close() }()
+	if out != nil {
+		if err := json.NewDecoder(response.Body).Decode(out); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	return response.StatusCode
+}
+
+func (p *messagingProcess) load() contract.Load {
+	p.t.Helper()
+	var load contract.Load
+	p.get(contract.PathLoad, &load)
+	return load
+}
+
+// connect opens a socket of a session and authenticates it. What comes until
+// the socket is closed ends in the channel, the close last.
+func (p *messagingProcess) connect(user, session uuid.UUID) (*websocket.Conn, <-chan string) {
+	p.t.Helper()
+	ws, _, err := websocket.Dial(p.t.Context(), "ws://"+p.public+wsapi.Path, &websocket.DialOptions{ //nolint:bodyclose // the library closes it
+		Subprotocols: []string{wsapi.Subprotocol},
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	token, _, err := p.signer.Sign(user, session)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := ws.Write(p.t.Context(), websocket.MessageText, fmt.Appendf(nil, `{"id":1,"op":"auth","token":%q}`, token)); err != nil {
+		p.t.Fatal(err)
+	}
+	got := make(chan string, 100)
+	go func() {
+		defer close(got)
+		for {
+			_, frame, err := ws.Read(context.Background())
+			if err != nil {
+				got <- fmt.Sprintf("closed %d", websocket.CloseStatus(err))
+				return
+			}
+			for line := range strings.Lines(string(frame)) {
+				got <- line
+			}
+		}
+	}()
+	p.want(got, `"ok"`)
+	return ws, got
+}
+
+// want reads on until something contains the text.
+func (p *messagingProcess) want(from <-chan string, text string) {
+	p.t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		select {
+		case line, ok := <-from:
+			if !ok {
+				p.t.Fatalf("the socket ended without %q", text)
+			}
+			if strings.Contains(line, text) {
+				return
+			}
+		case <-deadline:
+			p.t.Fatalf("no %q in time", text)
+		}
+	}
+}
+
+// append writes events as another service would.
+func (p *messagingProcess) append(event events.Event) {
+	p.t.Helper()
+	pool := p.database.Pool(p.t, contract.ComponentMessaging)
+	if err := pgx.BeginFunc(p.t.Context(), pool, func(tx pgx.Tx) error {
+		return eventlog.Append(p.t.Context(), tx, event)
+	}); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := p.bus.Publish(events.SubjectsOf(p.database.Installation).Wake(), nil); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// A messaging process that is told to stop goes on accepting for the floor,
+// then moves its connections, and acknowledges what they send meanwhile. A
+// session that ends during the drain is still noticed.
+func TestMessagingDrainsWhenItIsToldToStop(t *testing.T) {
+	t.Parallel()
+	p := startMessaging(t, map[string]string{contract.EnvDrainFloor: "2s", contract.EnvDrainWindow: "6s"})
+	client, tasker, task, session := uuid.New(), uuid.New(), uuid.New(), uuid.New()
+	mover, moverGot := p.connect(client, uuid.New())
+	_, ended := p.connect(client, session)
+	p.append(events.Event{Subject: task, Data: events.OfferMade{TaskID: task, OfferID: uuid.New(), ClientID: client, TaskerID: tasker, Title: "Shelves"}})
+	var offer struct {
+		ConversationID uuid.UUID `json:"conversation_id"`
+	}
+	for line := range moverGot {
+		if strings.Contains(line, `"offer_made"`) {
+			if err := json.Unmarshal([]byte(line), &offer); err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+	}
+
+	start := time.Now()
+	p.terminate()
+	_, late := p.connect(tasker, uuid.New()) // during the floor
+	if load := p.load(); load.Live != 3 || load.Draining != 0 {
+		t.Errorf("during the floor: %+v", load)
+	}
+	p.await("draining", func() bool { return p.load().Stopping })
+	if p.get(contract.PathReady, nil) != http.StatusServiceUnavailable {
+		t.Error("still ready after the listener is closed")
+	}
+	// One connection is told at once, the last one after 4.5 s; each is closed
+	// 1.5 s later.
+	p.append(events.Event{Subject: session, Data: events.SessionEnded{SessionID: session, UserID: client, Reason: "logged_out"}})
+	p.want(ended, "closed 4001")
+	send := fmt.Appendf(nil, `{"id":2,"op":"send","conversation_id":%q,"client_id":%q,"body":{"text":"bye"}}`, offer.ConversationID, uuid.New())
+	if err := mover.Write(t.Context(), websocket.MessageText, send); err != nil {
+		t.Fatal(err)
+	}
+	p.want(moverGot, `"seq":1`)
+	for name, got := range map[string]<-chan string{"mover": moverGot, "late": late} {
+		closed := false
+		for line := range got {
+			closed = closed || line == "closed 4200"
+		}
+		if !closed {
+			t.Errorf("%s was not closed with 4200", name)
+		}
+	}
+	if err := <-p.ended; err != nil {
+		t.Errorf("the process ended with %v", err)
+	}
+	if took := time.Since(start); took < 2*time.Second || took > 12*time.Second {
+		t.Errorf("the stop took %s", took)
+	}
+}
+
+func TestMessagingRefusesWhatIsNoOrigin(t *testing.T) {
+	t.Parallel()
+	err := run(t.Context(), []string{contract.ComponentMessaging}, func(name string) string {
+		return map[string]string{contract.EnvAllowedOrigins: "https://app.example.com, *"}[name]
+	}, testWriter{t}, testWriter{t})
+	if err == nil || !strings.Contains(err.Error(), contract.EnvAllowedOrigins+": is not an origin") {
+		t.Error(errors.Join(errors.New("no such error"), err))
+	}
+}
