@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"time"
@@ -106,12 +107,14 @@ func isTemporary(err error) bool {
 			"40": // transaction rollback
 			return true
 		}
-		return pg.Code == "55P03" // lock not available
+		return pg.Code == "55P03" || // lock not available
+			pg.Code == "25006" // read-only: the server is a standby, since a failover
 	}
 	var connect *pgconn.ConnectError
 	var network net.Error
 	return errors.As(err, &connect) || errors.As(err, &network) || pgconn.SafeToRetry(err) ||
-		errors.Is(err, context.DeadlineExceeded)
+		errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) // the connection broke half-way
 }
 
 // IsUniqueViolation says whether err is a duplicate of the named constraint or
