@@ -20,6 +20,7 @@ import (
 
 // How many log-ins may fail, in one process: a burst, and then one more after
 // each period. An address may be a whole company's, and an account is one.
+// Registrations of emails that are taken count with an address's failures.
 const (
 	accountFailures      = 10
 	accountFailureEvery  = 30 * time.Second

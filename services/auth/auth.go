@@ -110,7 +110,8 @@ type Options struct {
 	AccessTokens AccessTokens
 	// RefreshKey authenticates refresh tokens: at least 32 secret bytes.
 	RefreshKey func() []byte
-	// Accounts and Addresses bound failed log-ins by email and by client address.
+	// Accounts and Addresses bound failed log-ins by email and by client address;
+	// Addresses bounds registrations of emails that are taken, too.
 	Accounts  Throttle
 	Addresses Throttle
 	// Wake tells readers of the event log that there is something new.

@@ -52,10 +52,13 @@ func parseEmail(email string) (string, error) {
 // or not there is such an account.
 func accountKey(email string) string { return strings.ToLower(strings.TrimSpace(email)) }
 
+// parseDisplayName takes what names are written with in any script: ideographic
+// spaces and the joiners of Persian or Hindi too, but nothing that controls how
+// text is shown, and nothing that shows nothing.
 func parseDisplayName(name string) (string, error) {
 	name = strings.TrimSpace(name)
-	n := utf8.RuneCountInString(name)
-	if n == 0 || n > MaxDisplayName || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+	bad := func(r rune) bool { return !unicode.IsGraphic(r) && r != '\u200c' && r != '\u200d' }
+	if utf8.RuneCountInString(name) > MaxDisplayName || strings.ContainsFunc(name, bad) || !strings.ContainsFunc(name, unicode.IsPrint) {
 		return "", errDisplayName
 	}
 	return name, nil

@@ -84,6 +84,9 @@ func TestParseDisplayName(t *testing.T) {
 	}{
 		"trimmed":         {name: " Ann B. ", want: "Ann B."},
 		"any script":      {name: "안나", want: "안나"},
+		"ideographic":     {name: "山田\u3000太郎", want: "山田\u3000太郎"},
+		"joiners":         {name: "نیک\u200cرو", want: "نیک\u200cرو"},
+		"joiners alone":   {name: "\u200d\u200c", wantErr: true},
 		"empty":           {name: "  ", wantErr: true},
 		"longest":         {name: strings.Repeat("é", 80), want: strings.Repeat("é", 80)},
 		"too long":        {name: strings.Repeat("é", 81), wantErr: true},

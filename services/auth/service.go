@@ -19,7 +19,7 @@ var (
 	errCredentials = fault.New(fault.Unauthenticated, "invalid_credentials",
 		"The email or the password is wrong.")
 	errTooMany = fault.New(fault.TooMany, "too_many_attempts",
-		"Too many log-ins failed. Wait, and try again.")
+		"Too many attempts failed. Wait, and try again.")
 	errRefreshToken = fault.New(fault.Unauthenticated, "refresh_token_invalid",
 		"The refresh token is not valid. Log in again.")
 	errAccountGone = fault.New(fault.Unauthenticated, "account_gone",
@@ -39,10 +39,13 @@ type Registration struct {
 	Email       string
 	Password    string
 	DisplayName string
+	// Address is the client's, for bounding how many emails it can ask about.
+	Address string
 }
 
 // Register makes an account and logs it in. Faults: email_invalid,
-// password_length, display_name_invalid, email_taken, and the hasher's.
+// password_length, display_name_invalid, email_taken, too_many_attempts, and the
+// hasher's.
 func (s *Service) Register(ctx context.Context, r Registration) (User, Tokens, error) {
 	user, tokens, err := s.register(ctx, r)
 	s.Meter.Registered(resultOf(err))
@@ -62,6 +65,19 @@ func (s *Service) register(ctx context.Context, r Registration) (User, Tokens, e
 	if err != nil {
 		return User{}, Tokens{}, err
 	}
+	// The answer tells who has an account; an address gets few such answers, and
+	// its failed log-ins count with them. Charged first, as in logIn.
+	if wait, ok := s.Addresses.Take(r.Address); !ok {
+		return User{}, Tokens{}, errTooMany.After(wait)
+	}
+	user, tokens, err := s.createAccount(ctx, email, password, name)
+	if !errors.Is(err, errEmailTaken) {
+		s.Addresses.Return(r.Address)
+	}
+	return user, tokens, err
+}
+
+func (s *Service) createAccount(ctx context.Context, email, password, name string) (User, Tokens, error) {
 	hash, err := s.Hasher.Hash(ctx, password)
 	if err != nil {
 		return User{}, Tokens{}, fmt.Errorf("hash the password: %w", err)

@@ -103,17 +103,24 @@ func (s *Session) Logout(ctx context.Context) error {
 	return err
 }
 
-// do sends a request in the user's name.
+// do sends a request in the user's name. Tries may outlast a token; then they
+// go on with a new one.
 func (s *Session) do(ctx context.Context, r request, out any) (repeated bool, err error) {
-	token, err := s.AccessToken(ctx)
-	if err != nil {
-		return false, err
-	}
 	if r.header == nil {
 		r.header = http.Header{}
 	}
-	r.header.Set("Authorization", "Bearer "+token)
-	return s.client.do(ctx, r, out)
+	for {
+		token, err := s.AccessToken(ctx)
+		if err != nil {
+			return repeated, err
+		}
+		r.header.Set("Authorization", "Bearer "+token)
+		again, err := s.client.do(ctx, r, out)
+		repeated = repeated || again
+		if !again || !IsProblem(err, "token_expired") {
+			return repeated, err
+		}
+	}
 }
 
 // create sends a POST that makes something, once, however often it is tried.

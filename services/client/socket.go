@@ -75,6 +75,10 @@ type Socket struct {
 	cancel  context.CancelFunc
 	done    chan struct{}
 
+	// delivery is held while an event is handed over: when a link is muted, what
+	// it has read is before what the next one brings.
+	delivery sync.Mutex
+
 	mu      sync.Mutex
 	link    *link // nil while disconnected
 	next    *link // connected, to take over when link ends
@@ -334,6 +338,8 @@ func (s *Socket) dispatch(ctx context.Context, l *link, line []byte) (frame, err
 	if err := json.Unmarshal(line, &e); err != nil {
 		return f, fmt.Errorf("the server sent an event of another shape: %w", err)
 	}
+	s.delivery.Lock()
+	defer s.delivery.Unlock()
 	s.mu.Lock()
 	muted := l.muted
 	if !muted && e.Cursor != "" {
@@ -358,8 +364,7 @@ func (s *Socket) move(ctx context.Context, old *link, after time.Duration) {
 	}
 	next, err := s.connect(ctx, old)
 	if err != nil {
-		// The old link goes on until the server closes it; then we come back
-		// in the ordinary way.
+		// Its cursor may have been taken: come back in the ordinary way.
 		s.mu.Lock()
 		old.muted = false
 		s.mu.Unlock()
@@ -421,6 +426,7 @@ func (s *Socket) connect(ctx context.Context, old *link) (*link, error) {
 
 func (s *Socket) authenticate(ctx context.Context, l, old *link, token string) error {
 	auth := map[string]any{"id": rand.Uint64N(1<<32) + 1<<32, "op": "auth", "token": token} //nolint:gosec // G404: an id, not a secret
+	s.delivery.Lock()
 	s.mu.Lock()
 	if s.cursor != "" {
 		auth["cursor"] = s.cursor
@@ -429,6 +435,7 @@ func (s *Socket) authenticate(ctx context.Context, l, old *link, token string) e
 		old.muted = true
 	}
 	s.mu.Unlock()
+	s.delivery.Unlock()
 	encoded, err := json.Marshal(auth)
 	if err != nil {
 		return err

@@ -145,6 +145,7 @@ func bodyOfTokens(t auth.Tokens) tokensBody {
 func (h handlers) register(ctx context.Context, in *registerInput) (*registerOutput, error) {
 	user, tokens, err := h.svc.Register(ctx, auth.Registration{
 		Email: in.Body.Email, Password: in.Body.Password, DisplayName: in.Body.DisplayName,
+		Address: addressOf(ctx),
 	})
 	if err != nil {
 		return nil, err

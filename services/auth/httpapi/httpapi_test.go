@@ -504,6 +504,30 @@ func TestFailedLogInsAreBounded(t *testing.T) {
 	}
 }
 
+// Whoever asks for many emails learns of few, whether they are taken or not.
+func TestRegistrationsTellOfFewEmails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	register := func(email string) string {
+		return w.post("/v1/auth/register", map[string]string{"email": email, "password": secret, "display_name": "Ann"}).body.Code
+	}
+	w.register("ann@example.com")
+	codes := map[string]int{}
+	for range 25 {
+		codes[register("ann@example.com")]++
+	}
+	if diff := cmp.Diff(map[string]int{"email_taken": 20, "too_many_attempts": 5}, codes); diff != "" {
+		t.Errorf("25 questions from one address (-want +got):\n%s", diff)
+	}
+	if code := register("new@example.com"); code != "too_many_attempts" {
+		t.Errorf("an email that is free is told apart: %q", code)
+	}
+	w.clock.advance(time.Second)
+	if code := register("new@example.com"); code != "" {
+		t.Errorf("after the wait: %q", code)
+	}
+}
+
 func TestDiscovery(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
