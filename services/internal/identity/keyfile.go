@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,8 +29,9 @@ func (s KeySet) Key(id string) (*ecdsa.PublicKey, bool) {
 	return key, ok
 }
 
-// ParseKeySet reads a JWK Set (RFC 7517). Only ES256 verification keys count;
-// a set without one is an error.
+// ParseKeySet reads a JWK Set (RFC 7517). Only ES256 keys count that are for
+// signatures (section 4.2) or do not say what for; a set without one is an
+// error.
 func ParseKeySet(document []byte) (KeySet, error) {
 	var set jose.JSONWebKeySet
 	if err := json.Unmarshal(document, &set); err != nil {
@@ -37,7 +39,8 @@ func ParseKeySet(document []byte) (KeySet, error) {
 	}
 	keys := KeySet{}
 	for _, k := range set.Keys {
-		if key, ok := k.Key.(*ecdsa.PublicKey); ok && k.Algorithm == string(jose.ES256) && k.KeyID != "" {
+		key, ok := k.Key.(*ecdsa.PublicKey)
+		if ok && key.Curve == elliptic.P256() && k.Algorithm == string(jose.ES256) && (k.Use == "" || k.Use == "sig") && k.KeyID != "" {
 			keys[k.KeyID] = key
 		}
 	}
