@@ -1,11 +1,13 @@
 package migration_test
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"sync"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -110,5 +112,63 @@ func TestApplyAgainAndBeside(t *testing.T) {
 	}
 	if schemas != 4 {
 		t.Errorf("%d schemas, want 4", schemas)
+	}
+}
+
+// While one run is at a migration, another of the same installation waits.
+func TestRunsOfOneInstallationWaitForEachOther(t *testing.T) {
+	t.Parallel()
+	const held = 42 // the lock that the migration below waits for
+	url := testkit.EmptyDatabase(t)
+	pool, err := pgxpool.New(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	holder, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = holder.Rollback(context.WithoutCancel(t.Context())) }() // before it is waited for, if the test fails
+	if _, err := holder.Exec(t.Context(), "SELECT pg_advisory_xact_lock($1)", held); err != nil {
+		t.Fatal(err)
+	}
+	slow := fstest.MapFS{"00001_slow.sql": {Data: []byte("-- +goose Up\nSELECT pg_advisory_xact_lock(42);\nCREATE TABLE things (id int PRIMARY KEY);\n")}}
+	results := make(chan error, 2)
+	for range cap(results) {
+		go func() {
+			results <- migration.Apply(t.Context(), url, migration.Plan{
+				Installation: "0a", Events: eventlog.Migrations(),
+				Schemas: []migration.Schema{{Service: contract.ComponentAuth, Password: "one", Migrations: slow}},
+			}, testkit.Logger(t))
+		}()
+	}
+	waiting := func(condition string) {
+		t.Helper()
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		deadline := time.After(20 * time.Second)
+		for n := 0; n == 0; {
+			if err := pool.QueryRow(t.Context(), `
+				SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database
+				WHERE d.datname = current_database() AND locktype = 'advisory' AND NOT granted AND objid `+condition, held).Scan(&n); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-tick.C:
+			case <-deadline:
+				t.Fatalf("no run waits for the lock %s %d", condition, held)
+			}
+		}
+	}
+	waiting("= $1")
+	waiting("<> $1")
+	if err := holder.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range cap(results) {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
 	}
 }
