@@ -28,9 +28,16 @@ type Observation struct {
 	// Demand counts live, draining and pending connections of all pods that
 	// told theirs.
 	Demand int
+	// Told is how many pods told theirs.
+	Told int
 	// Missing is how many running pods did not tell theirs.
 	Missing int
 }
+
+// blind says that the demand may be more than what was told: a pod that does
+// not tell its connections may hold many, and where none runs, those whom an
+// outage threw out wait outside.
+func (o Observation) blind() bool { return o.Missing > 0 || o.Told == 0 }
 
 // Recommendation is how many pods should run.
 type Recommendation struct {
@@ -55,9 +62,8 @@ type sample struct {
 
 // Recommend returns ceil(demand / target) within the limits. More pods are
 // wanted at once. Fewer are wanted only when that has been so for the whole
-// stabilisation window, and never while a figure is missing: a pod that does
-// not tell its connections may hold many. The returned History replaces the
-// given one, which is not changed.
+// stabilisation window, and never while a figure is missing. The returned
+// History replaces the given one, which is not changed.
 func Recommend(p Policy, h History, o Observation) (Recommendation, History) {
 	wanted := clamp(ceilDiv(o.Demand, int(p.Target)), p)
 	next := h.remember(p, o, wanted)
@@ -73,9 +79,12 @@ func Recommend(p Policy, h History, o Observation) (Recommendation, History) {
 			reason = fmt.Sprintf("limits are %d to %d", p.Min, p.Max)
 		}
 	case wanted >= current:
-	case o.Missing > 0:
+	case o.blind():
 		replicas = current
 		reason = fmt.Sprintf("kept at %d: %d running pods did not tell their connections", current, o.Missing)
+		if o.Missing == 0 {
+			reason = fmt.Sprintf("kept at %d: no pod runs that could tell its connections", current)
+		}
 	default:
 		if highest := next.highest(); highest > wanted {
 			replicas = min(highest, current)
@@ -112,7 +121,7 @@ func (h History) remember(p Policy, o Observation, wanted int32) History {
 		// Nothing is known of the time before: suppose that what runs was needed.
 		h.samples = []sample{{at: o.Now, replicas: clamp(int(o.Current), p)}}
 	}
-	if o.Missing > 0 {
+	if o.blind() {
 		// The true demand is not known: what runs may be needed.
 		now.replicas = max(wanted, clamp(int(o.Current), p))
 	}

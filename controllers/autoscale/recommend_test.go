@@ -54,7 +54,7 @@ func TestRecommend(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			got, _ := Recommend(tt.policy, History{}, Observation{
-				Now: start, Current: tt.current, Demand: tt.demand, Missing: tt.missing,
+				Now: start, Current: tt.current, Demand: tt.demand, Told: 1, Missing: tt.missing,
 			})
 			if diff := cmp.Diff(Recommendation{tt.want, tt.wantReason}, got); diff != "" {
 				t.Errorf("recommendation (-want +got):\n%s", diff)
@@ -66,10 +66,10 @@ func TestRecommend(t *testing.T) {
 // A history is a value: what was recommended from it once can be again.
 func TestRecommendIsPure(t *testing.T) {
 	policy := Policy{Min: 1, Max: 10, Target: 100, Stabilization: time.Minute}
-	_, h := Recommend(policy, History{}, Observation{Now: start, Current: 8, Demand: 800})
-	o := Observation{Now: start.Add(time.Second), Current: 8, Demand: 100}
+	_, h := Recommend(policy, History{}, Observation{Now: start, Current: 8, Demand: 800, Told: 8})
+	o := Observation{Now: start.Add(time.Second), Current: 8, Demand: 100, Told: 8}
 	first, _ := Recommend(policy, h, o)
-	Recommend(policy, h, Observation{Now: start.Add(2 * time.Second), Current: 8, Demand: 1000})
+	Recommend(policy, h, Observation{Now: start.Add(2 * time.Second), Current: 8, Demand: 1000, Told: 8})
 	again, _ := Recommend(policy, h, o)
 	if diff := cmp.Diff(first, again); diff != "" {
 		t.Errorf("the second time differs (-first +second):\n%s", diff)
@@ -82,6 +82,8 @@ type phase struct {
 	lasts   time.Duration
 	demand  func(since time.Duration) int
 	missing int
+	// outage: no pod runs.
+	outage bool
 	// restart forgets the history first, as an operator's restart does.
 	restart bool
 }
@@ -114,6 +116,12 @@ func TestSimulation(t *testing.T) {
 			{what: "most leave, two pods do not answer", lasts: 10 * time.Minute, demand: steady(100), missing: 2},
 			{what: "all answer again", lasts: 10 * time.Minute, demand: steady(100)},
 		},
+		"outage": {
+			{what: "busy", lasts: 10 * time.Minute, demand: steady(1000)},
+			{what: "every pod crashes: nobody can be connected", lasts: 10 * time.Minute, demand: steady(0), outage: true},
+			{what: "they run again, and some come back", lasts: 2 * time.Minute, demand: steady(300)},
+			{what: "no more come", lasts: 5 * time.Minute, demand: steady(300)},
+		},
 		"restart": {
 			{what: "busy", lasts: 10 * time.Minute, demand: steady(1000)},
 			{what: "most leave", lasts: 4 * time.Minute, demand: steady(100)},
@@ -143,8 +151,12 @@ func TestSimulation(t *testing.T) {
 				var reason string
 				for in := time.Duration(0); in < p.lasts; in += tick {
 					var got Recommendation
+					told := int(replicas)
+					if p.outage {
+						told = 0
+					}
 					got, history = Recommend(policy, history, Observation{
-						Now: start.Add(since), Current: replicas, Demand: p.demand(in), Missing: p.missing,
+						Now: start.Add(since), Current: replicas, Demand: p.demand(in), Told: told, Missing: p.missing,
 					})
 					if got.Replicas != replicas {
 						fmt.Fprintf(&log, "%8s  %2d -> %2d  %s\n", since, replicas, got.Replicas, got.Reason)

@@ -100,6 +100,8 @@ type Total struct {
 	// Live connections are authenticated and stay; Draining ones have been told
 	// to move or are on a pod that stops; Pending ones are not authenticated.
 	Live, Draining, Pending int
+	// Told is how many pods answered.
+	Told int
 	// Missing is how many pods did not answer.
 	Missing int
 }
@@ -139,6 +141,7 @@ func Sum(ctx context.Context, r Reader, pods []Pod) (Total, error) {
 }
 
 func (t *Total) add(l contract.Load, terminating bool) {
+	t.Told++
 	t.Draining += l.Draining
 	t.Pending += l.Pending
 	if l.Stopping || terminating {

@@ -96,7 +96,7 @@ func TestSum(t *testing.T) {
 		{Name: "a"}, {Name: "b"}, {Name: "c"}, {Name: "d", Terminating: true}, {Name: "e"},
 	})
 	// What is on a pod that goes will come to another one: it drains.
-	want := Total{Live: 30, Draining: 43, Pending: 2, Missing: 1}
+	want := Total{Live: 30, Draining: 43, Pending: 2, Told: 4, Missing: 1}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("total (-want +got):\n%s", diff)
 	}
