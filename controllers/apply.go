@@ -35,7 +35,10 @@ func (r *Reconciler) apply(ctx context.Context, m *v1alpha1.Marketplace, mem *me
 	for _, object := range p.apply {
 		errs = append(errs, r.applyObject(ctx, m, mem, seen, object, p.size))
 	}
-	errs = append(errs, r.scaleHeld(ctx, m, seen, p), r.prune(ctx, m, mem, seen, p))
+	if p.migrationState != migrationSucceeded {
+		errs = append(errs, r.scaleAlone(ctx, m, mem, seen, p.size))
+	}
+	errs = append(errs, r.prune(ctx, m, mem, seen, p))
 	return errors.Join(errs...)
 }
 
@@ -112,14 +115,11 @@ func (r *Reconciler) live(ctx context.Context, seen observation, key objectKey, 
 	return head, nil
 }
 
-// scaleHeld lets messaging follow its connections while it must not change
+// scaleAlone lets messaging follow its connections while it must not change
 // otherwise: all that was applied before is applied again, with another size.
-func (r *Reconciler) scaleHeld(ctx context.Context, m *v1alpha1.Marketplace, seen observation, p plan) error {
-	if p.migrationState == migrationSucceeded {
-		return nil
-	}
+func (r *Reconciler) scaleAlone(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, seen observation, to size) error {
 	d := seen.deployment(desired.NamesOf(m), contract.ComponentMessaging)
-	if d == nil || d.Spec.Replicas == nil || *d.Spec.Replicas == p.size.replicas {
+	if m.Spec.Paused || d == nil || d.Spec.Replicas == nil || *d.Spec.Replicas == to.replicas {
 		return nil
 	}
 	before := *d.Spec.Replicas
@@ -130,11 +130,17 @@ func (r *Reconciler) scaleHeld(ctx context.Context, m *v1alpha1.Marketplace, see
 	if held.Spec == nil {
 		return nil
 	}
-	held.Spec.WithReplicas(p.size.replicas)
+	// What was seen is applied again: it must be the newest.
+	held.WithUID(d.UID).WithResourceVersion(d.ResourceVersion)
+	held.Spec.WithReplicas(to.replicas)
 	if err := r.Client.Apply(ctx, held, client.FieldOwner(FieldOwner), client.ForceOwnership); err != nil {
 		return classify(err, "Deployment "+d.Name)
 	}
-	r.event(m, d, corev1.EventTypeNormal, "Scaled", "%s", scalingEvent(before, p.size))
+	if held.Generation != nil {
+		key := objectKey{kindDeployment, d.Name}
+		mem.applied[key] = appliedRecord{uid: d.UID, generation: *held.Generation}
+	}
+	r.event(m, d, corev1.EventTypeNormal, "Scaled", "%s", scalingEvent(before, to))
 	return nil
 }
 
@@ -242,8 +248,9 @@ func replicasIn(d *appsv1.Deployment) int32 {
 // itself where no other is concerned. Events of one reason about the same two
 // versions of objects are counted as one, so the object must be told.
 func (r *Reconciler) event(m *v1alpha1.Marketplace, object runtime.Object, eventType, reason, format string, args ...any) {
-	// The action is the reason in this operator: both name what was done.
-	r.Recorder.Eventf(m, object, eventType, reason, reason, format, args...)
+	// The action is the reason in this operator: both name what was done. An
+	// Event whose note is too long is refused, and so lost.
+	r.Recorder.Eventf(m, object, eventType, reason, reason, "%s", head(fmt.Sprintf(format, args...), maxMessage))
 }
 
 func keyOf(object desired.Object) objectKey {

@@ -152,6 +152,19 @@ messaging:
 	pods.set(contract.Load{Instance: "m-0", Live: 20}, contract.Load{Instance: "m-1", Live: 20}, contract.Load{Instance: "m-2", Live: 20})
 	scaledTo(1)
 	w.hasEvent(m, "messaging: scaled from 3 to 1: 60 connections, target 200 per pod")
+
+	// Who decides is told even where the number stays.
+	w.must(w.get("shop", m))
+	one := int32(1)
+	m.Spec.Messaging.Autoscaling, m.Spec.Messaging.Replicas = nil, &one
+	w.must(w.client.Update(w.ctx, m))
+	w.eventually("the reason is told", func() error {
+		w.must(w.get("shop", m))
+		if got := m.Status.Messaging; got.TargetReplicas != 1 || got.ScalingReason != "as spec.messaging.replicas says" {
+			return fmt.Errorf("%+v", got)
+		}
+		return nil
+	})
 }
 
 // hasEvent waits for an Event about m with this note.

@@ -17,8 +17,9 @@ import (
 	"github.com/marketplane/marketplane/controllers/desired"
 )
 
-// maxMessage bounds a condition's message, in bytes; the API allows 32768.
-const maxMessage = 1024
+// maxMessage bounds what people are told, in bytes: a condition's message may
+// be longer, but an Event's note has at most 1024.
+const maxMessage = 1000
 
 // state is one concern's condition.
 type state struct {
@@ -176,6 +177,9 @@ func schemaState(seen observation, p *plan) state {
 		if words := lastWords(podsOfJob(seen, p.migration)); words != "" {
 			return notYet(v1alpha1.ReasonMigrating, "Job %s runs again after: %s", p.migration, words)
 		}
+		if trouble := podTrouble(podsOfJob(seen, p.migration)); trouble != "" {
+			return notYet(v1alpha1.ReasonPodFailing, "%s", trouble)
+		}
 		return notYet(v1alpha1.ReasonMigrating, "Job %s runs", p.migration)
 	default:
 		return notYet(v1alpha1.ReasonWaiting, "the migration waits for the database")
@@ -303,6 +307,14 @@ func words(t *corev1.ContainerStateTerminated) string {
 	return fmt.Sprintf("it ended with code %d: %s", t.ExitCode, tail(message, maxMessage/2))
 }
 
+// head keeps the beginning of a text, in at most limit bytes.
+func head(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	return strings.ToValidUTF8(text[:limit-len("…")], "") + "…"
+}
+
 // tail keeps the end of a text: the last words say why.
 func tail(text string, limit int) string {
 	if len(text) <= limit {
@@ -316,11 +328,8 @@ func set(m *v1alpha1.Marketplace, condition string, ok bool, reason, message str
 	if ok {
 		status = metav1.ConditionTrue
 	}
-	if len(message) > maxMessage {
-		message = strings.ToValidUTF8(message[:maxMessage], "") + "…"
-	}
 	meta.SetStatusCondition(&m.Status.Conditions, metav1.Condition{
-		Type: condition, Status: status, Reason: reason, Message: message, ObservedGeneration: m.Generation,
+		Type: condition, Status: status, Reason: reason, Message: head(message, maxMessage), ObservedGeneration: m.Generation,
 	})
 }
 

@@ -263,6 +263,19 @@ func TestDamagedSecretIsNotOverwritten(t *testing.T) {
 	if !strings.Contains(message, "delete the Secret to have a new one made") || strings.Contains(message, "damaged") {
 		t.Errorf("message = %q", message)
 	}
+
+	// Nothing can be rendered without it, but messaging still changes its size.
+	w.must(w.get("shop", m))
+	replicas := int32(4)
+	m.Spec.Messaging.Replicas = &replicas
+	w.must(w.client.Update(w.ctx, m))
+	w.eventually("messaging is scaled", func() error {
+		w.must(w.get("shop", m))
+		if m.Status.Messaging.Replicas != 4 || m.Status.Messaging.TargetReplicas != 4 {
+			return fmt.Errorf("%+v", m.Status.Messaging)
+		}
+		return nil
+	})
 	w.must(w.client.Delete(w.ctx, secret))
 	w.awaitReady(m)
 }

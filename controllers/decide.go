@@ -57,9 +57,9 @@ func stateOfMigration(job *batchv1.Job) migrationState {
 // The services change only after the migration that their release needs; what
 // runs until then goes on running. The migration waits for the database, so
 // that its few retries are not used up on a server that still starts.
-func (r *Reconciler) decide(m *v1alpha1.Marketplace, mem *memory, seen observation) plan {
+func (r *Reconciler) decide(m *v1alpha1.Marketplace, seen observation, messaging size) plan {
 	names := desired.NamesOf(m)
-	p := plan{size: r.decideSize(m, mem, seen)}
+	p := plan{size: messaging}
 	objects := desired.Build(m, r.inputs(names, seen, p.size))
 	p.migration = *objects.Migration.GetName()
 	p.migrationState = stateOfMigration(seen.job(p.migration))

@@ -171,6 +171,7 @@ func TestKeptVolumeIsFoundAgain(t *testing.T) {
 	if diff := cmp.Diff(string(first.UID), second.Status.Installation); diff != "" {
 		t.Errorf("installation (-want +got):\n%s", diff)
 	}
+	w.hasEvent(second, "database: the kept volume shop-database is used, with the data of installation "+string(first.UID))
 	secret := &corev1.Secret{}
 	w.must(w.get("shop-database-auth", secret))
 	role := contract.DatabaseRole(string(first.UID), contract.ComponentAuth)

@@ -6,6 +6,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -75,12 +77,16 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	mem := r.memories.of(req.NamespacedName, m.UID)
 
 	seen, err := r.observe(ctx, m, mem)
+	messaging := r.decideSize(m, mem, seen)
 	if err != nil {
-		return r.report(ctx, m, seen, nil, err)
+		// Nothing can be rendered without every Secret, but what runs already
+		// still follows its connections.
+		err = errors.Join(err, r.scaleAlone(ctx, m, mem, seen, messaging))
+		return r.report(ctx, m, seen, messaging, nil, err)
 	}
-	p := r.decide(m, mem, seen)
+	p := r.decide(m, seen, messaging)
 	err = r.apply(ctx, m, mem, seen, p)
-	return r.report(ctx, m, seen, &p, err)
+	return r.report(ctx, m, seen, messaging, &p, err)
 }
 
 func (r *Reconciler) tick() time.Duration {
@@ -92,6 +98,13 @@ func (r *Reconciler) tick() time.Duration {
 
 // maxConcurrent is how many Marketplaces are looked at at once.
 const maxConcurrent = 4
+
+// What fails is tried again after longer and longer pauses. The longest is
+// short, since messaging does not follow its connections meanwhile.
+const (
+	firstPause   = 50 * time.Millisecond
+	longestPause = 30 * time.Second
+)
 
 // SetupWithManager registers the reconciler and what it watches.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
@@ -111,7 +124,10 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		// A kept volume has no owner, and pods are owned by their workloads.
 		Watches(&corev1.PersistentVolumeClaim{}, byLabel).
 		Watches(&corev1.Pod{}, byLabel).
-		WithOptions(controller.Options{MaxConcurrentReconciles: maxConcurrent}).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: maxConcurrent,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstPause, longestPause),
+		}).
 		Complete(r)
 	if err != nil {
 		return fmt.Errorf("set up the Marketplace controller: %w", err)

@@ -21,6 +21,8 @@ type memory struct {
 	secrets map[string]secretFacts
 	// history is the autoscaler's.
 	history autoscale.History
+	// size is what the autoscaler decided last, 0 where it has not.
+	size int32
 	// load and loadAt are the last look at the connections.
 	load   load.Total
 	loadAt time.Time

@@ -240,9 +240,5 @@ func (r *Reconciler) installation(ctx context.Context, m *v1alpha1.Marketplace, 
 	if installation == "" {
 		return "", errors.New("the database's volume has lost its installation label")
 	}
-	if installation != string(m.UID) {
-		r.event(m, claim, corev1.EventTypeNormal, "VolumeAdopted",
-			"database: the kept volume %s is used, with the data of installation %s", claim.Name, installation)
-	}
 	return installation, nil
 }

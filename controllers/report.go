@@ -21,10 +21,10 @@ import (
 
 // report writes the status, once and only when it changed, and says when to
 // look again. p is nil where nothing could be decided.
-func (r *Reconciler) report(ctx context.Context, m *v1alpha1.Marketplace, seen observation, p *plan, failure error) (ctrl.Result, error) {
+func (r *Reconciler) report(ctx context.Context, m *v1alpha1.Marketplace, seen observation, messaging size, p *plan, failure error) (ctrl.Result, error) {
 	o := outcomeOf(failure)
 	before := m.DeepCopy()
-	r.fillStatus(m, seen, p, o)
+	r.fillStatus(m, seen, messaging, p, o)
 	if !equality.Semantic.DeepEqual(before.Status, m.Status) {
 		o.failed = errors.Join(o.failed, r.writeStatus(ctx, before, m))
 	}
@@ -45,12 +45,16 @@ func (r *Reconciler) report(ctx context.Context, m *v1alpha1.Marketplace, seen o
 }
 
 // writeStatus writes m's status over that of before, and tells in an Event when
-// m has become stalled.
+// m has taken over a kept volume or has become stalled.
 func (r *Reconciler) writeStatus(ctx context.Context, before, m *v1alpha1.Marketplace) error {
 	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 	err := r.Client.Status().Patch(ctx, m, patch, client.FieldOwner(FieldOwner))
 	if client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("write status: %w", err)
+	}
+	if id := m.Status.Installation; id != before.Status.Installation && id != string(m.UID) {
+		r.event(m, m, corev1.EventTypeNormal, "VolumeAdopted", "database: the kept volume %s is used, with the data of installation %s",
+			desired.NamesOf(m).Component(contract.ComponentDatabase), id)
 	}
 	was := meta.FindStatusCondition(before.Status.Conditions, v1alpha1.ConditionStalled)
 	is := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionStalled)
@@ -61,9 +65,10 @@ func (r *Reconciler) writeStatus(ctx context.Context, before, m *v1alpha1.Market
 }
 
 // fillStatus computes the whole status.
-func (r *Reconciler) fillStatus(m *v1alpha1.Marketplace, seen observation, p *plan, o outcome) {
+func (r *Reconciler) fillStatus(m *v1alpha1.Marketplace, seen observation, messaging size, p *plan, o outcome) {
 	names := desired.NamesOf(m)
 	s := &m.Status
+	s.Messaging = r.messagingStatus(m, seen, messaging)
 	s.ObservedGeneration = m.Generation
 	if !m.Spec.Paused {
 		s.Version = r.Config.Version
@@ -76,7 +81,6 @@ func (r *Reconciler) fillStatus(m *v1alpha1.Marketplace, seen observation, p *pl
 		Tasks:     names.URL(contract.ComponentTasks),
 		Messaging: names.URL(contract.ComponentMessaging),
 	}
-	s.Messaging = r.messagingStatus(m, seen, p)
 	if keys := seen.keys(names); keys != nil {
 		s.Keys = &v1alpha1.KeysStatus{Active: keys.active(r.Now())}
 		for _, key := range keys.published {
@@ -86,7 +90,9 @@ func (r *Reconciler) fillStatus(m *v1alpha1.Marketplace, seen observation, p *pl
 	setConditions(m, seen, p, o)
 }
 
-func (r *Reconciler) messagingStatus(m *v1alpha1.Marketplace, seen observation, p *plan) *v1alpha1.MessagingStatus {
+// messagingStatus is written before the rest: it compares with the generation
+// that was observed last.
+func (r *Reconciler) messagingStatus(m *v1alpha1.Marketplace, seen observation, wanted size) *v1alpha1.MessagingStatus {
 	before := m.Status.Messaging
 	next := &v1alpha1.MessagingStatus{
 		Selector: labels.SelectorFromSet(desired.SelectorLabels(m, contract.ComponentMessaging)).String(),
@@ -99,17 +105,18 @@ func (r *Reconciler) messagingStatus(m *v1alpha1.Marketplace, seen observation, 
 		next.Replicas = d.Status.Replicas
 		next.Connections = connectionsStatus(next.Connections, r.Now(), seen.load)
 	}
-	if p == nil || m.Spec.Paused {
+	if m.Spec.Paused {
 		return next
 	}
-	// The reason quotes counts: it is told anew with a new size or new counts,
-	// not whenever a client comes or goes.
-	told := before != nil && before.TargetReplicas == p.size.replicas &&
-		equality.Semantic.DeepEqual(before.Connections, next.Connections) && before.ScalingReason != ""
+	// The reason quotes counts: it is told anew with a new spec, a new size or
+	// new counts, not whenever a client comes or goes.
+	told := before != nil && before.ScalingReason != "" && before.TargetReplicas == wanted.replicas &&
+		m.Status.ObservedGeneration == m.Generation &&
+		equality.Semantic.DeepEqual(before.Connections, next.Connections)
 	if !told {
-		next.ScalingReason = p.size.reason
+		next.ScalingReason = wanted.reason
 	}
-	next.TargetReplicas = p.size.replicas
+	next.TargetReplicas = wanted.replicas
 	return next
 }
 

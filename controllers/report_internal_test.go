@@ -7,11 +7,14 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/api/v1alpha1"
 	"github.com/marketplane/marketplane/controllers/load"
 )
@@ -140,6 +143,58 @@ func TestPodTrouble(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if diff := cmp.Diff(tt.want, podTrouble([]corev1.Pod{tt.pod})); diff != "" {
 				t.Errorf("trouble (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A migration whose pod cannot start does not merely run.
+func TestSchemaStateTellsWhyThePodDoesNotStart(t *testing.T) {
+	pod := corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:            "shop-migrate-1-x",
+			OwnerReferences: []metav1.OwnerReference{{Kind: kindJob, Name: "shop-migrate-1", Controller: new(true)}},
+		},
+		Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
+			State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "not found"}},
+		}}},
+	}
+	seen := observation{pods: map[string][]corev1.Pod{contract.ComponentMigrate: {pod}}}
+	got := schemaState(seen, &plan{migration: "shop-migrate-1", migrationState: migrationRunning})
+	if got.ok || got.reason != v1alpha1.ReasonPodFailing || got.message != "pod shop-migrate-1-x: ImagePullBackOff: not found" {
+		t.Errorf("state = %+v", got)
+	}
+}
+
+// A cache that does not know the last scale-up yet must not undo it.
+func TestCurrentSizeWhileTheCacheLags(t *testing.T) {
+	m := &v1alpha1.Marketplace{ObjectMeta: metav1.ObjectMeta{Name: "shop", UID: "m"}}
+	deployment := &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "shop-messaging", UID: "d", Generation: 4,
+			OwnerReferences: []metav1.OwnerReference{{UID: "m", Controller: new(true)}},
+		},
+		Spec: appsv1.DeploymentSpec{Replicas: new(int32(1))},
+	}
+	key := objectKey{kindDeployment, "shop-messaging"}
+	tests := map[string]struct {
+		applied appliedRecord
+		want    int32
+	}{
+		"the cache is up to date":                        {appliedRecord{uid: "d", generation: 4}, 1},
+		"the cache lags":                                 {appliedRecord{uid: "d", generation: 5}, 3},
+		"another Deployment was applied to":              {appliedRecord{uid: "e", generation: 9}, 1},
+		"nothing was applied since the operator started": {appliedRecord{}, 1},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			seen := observation{
+				owner:   m.UID,
+				objects: map[objectKey]client.Object{key: deployment},
+				applied: map[objectKey]appliedRecord{key: tt.applied},
+			}
+			if got := currentSize(m, &memory{size: 3}, seen, 1); got != tt.want {
+				t.Errorf("size = %d, want %d", got, tt.want)
 			}
 		})
 	}

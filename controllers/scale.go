@@ -66,7 +66,7 @@ func runningPods(pods []corev1.Pod, container string) []load.Pod {
 func (r *Reconciler) decideSize(m *v1alpha1.Marketplace, mem *memory, seen observation) size {
 	spec := m.Spec.Messaging
 	if spec.Autoscaling == nil {
-		mem.history = autoscale.History{}
+		mem.history, mem.size = autoscale.History{}, 0
 		return size{spec.ReplicasOrDefault(), "as spec.messaging.replicas says"}
 	}
 	policy := autoscale.Policy{
@@ -77,19 +77,24 @@ func (r *Reconciler) decideSize(m *v1alpha1.Marketplace, mem *memory, seen obser
 	}
 	recommendation, history := autoscale.Recommend(policy, mem.history, autoscale.Observation{
 		Now:     r.Now(),
-		Current: currentSize(m, seen, policy.Min),
+		Current: currentSize(m, mem, seen, policy.Min),
 		Demand:  seen.load.Demand(),
+		Told:    seen.load.Told,
 		Missing: seen.load.Missing,
 	})
-	mem.history = history
+	mem.history, mem.size = history, recommendation.Replicas
 	return size{recommendation.Replicas, recommendation.Reason}
 }
 
 // currentSize is how many messaging pods are wanted at present: what the
-// Deployment says, or, where it was deleted, what was last decided.
-func currentSize(m *v1alpha1.Marketplace, seen observation, otherwise int32) int32 {
+// Deployment says, or, where it was deleted, what was last decided. A cache
+// that lags behind the last scale-up would let the next look undo it without
+// waiting for the window.
+func currentSize(m *v1alpha1.Marketplace, mem *memory, seen observation, otherwise int32) int32 {
 	d := seen.deployment(desired.NamesOf(m), contract.ComponentMessaging)
 	switch {
+	case d != nil && mem.size > 0 && seen.generation(kindDeployment, d) > d.GetGeneration():
+		return mem.size
 	case d != nil && d.Spec.Replicas != nil:
 		return *d.Spec.Replicas
 	case m.Status.Messaging != nil && m.Status.Messaging.TargetReplicas > 0:

@@ -18,7 +18,7 @@ const migrateGrace = 30 * time.Second
 // Job's own growing pauses, before it needs someone.
 const migrationRetries = 6
 
-// MigrationName names the Job whose success these inputs need. A Job cannot
+// migrationName names the Job whose success these inputs need. A Job cannot
 // change, so whatever would change it is in its name.
 func (r renderer) migrationName() string {
 	secrets := []string{r.names.DatabaseAdmin()}
