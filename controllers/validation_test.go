@@ -86,6 +86,18 @@ func TestRefusals(t *testing.T) {
 			spec:    "auth: {resources: {requests: {memory: 2Gi}, limits: {memory: 1Gi}}}",
 			wantErr: "resources.requests.memory must not exceed resources.limits.memory: lower the request or raise the limit",
 		},
+		"less than no memory": {
+			spec:    "tasks: {resources: {limits: {memory: '-1Gi'}}}",
+			wantErr: "spec.tasks.resources.limits.memory: Invalid value: \"-1Gi\": an amount of memory must be more than 0",
+		},
+		"no cpu": {
+			spec:    "bus: {embedded: {resources: {requests: {cpu: 0}}}}",
+			wantErr: "spec.bus.embedded.resources.requests.cpu: Invalid value: 0: an amount of cpu must be more than 0",
+		},
+		"storage class that cannot be one": {
+			spec:    "database: {embedded: {storage: {className: 'Very Fast'}}}",
+			wantErr: "spec.database.embedded.storage.className: Invalid value: \"Very Fast\"",
+		},
 		"no pods": {
 			spec:    "tasks: {replicas: 0}",
 			wantErr: "spec.tasks.replicas: Invalid value: 0: spec.tasks.replicas in body should be greater than or equal to 1",

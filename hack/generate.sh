@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes every generated file anew: deepcopy functions, the CRD and the roles
 # from the markers in Go, their copies in the chart, config/manager from the
-# chart, and the queries' Go code. `make verify` runs it and fails if anything
+# chart, the resource's reference, and the queries' Go code. `make verify` runs it and fails if anything
 # changed.
 set -euo pipefail
 shopt -s nullglob
@@ -68,6 +68,10 @@ manifests() {
   render templates/metrics-service.yaml | write config/manager/metrics-service.yaml
 }
 
+reference() {
+  go run ./hack/reference | write docs/reference-marketplace.md
+}
+
 queries() {
   local config
   for config in services/*/store/sqlc.yaml; do
@@ -78,4 +82,5 @@ queries() {
 from_markers
 chart_copies
 manifests
+reference
 queries

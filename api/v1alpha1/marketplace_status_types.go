@@ -18,7 +18,8 @@ type MarketplaceStatus struct {
 	// version is the operator's version that rendered the objects.
 	// +optional
 	Version string `json:"version,omitempty"`
-	// conditions by type; see the constants for their meanings.
+	// conditions by type: Ready, Reconciling and Stalled as kstatus has them,
+	// and one for each concern.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -133,7 +134,7 @@ const (
 const (
 	// ReasonReady: the part is up as the spec asks.
 	ReasonReady = "Ready"
-	// ReasonPaused: spec.paused is set, nothing is changed.
+	// ReasonPaused: nothing is changed, since spec.paused is set.
 	ReasonPaused = "Paused"
 	// ReasonProgressing: what was applied is not up yet.
 	ReasonProgressing = "Progressing"

@@ -115,6 +115,7 @@ type StorageSpec struct {
 	// cannot be changed.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-.a-z0-9]*[a-z0-9])?)?$`
 	ClassName string `json:"className,omitempty"`
 	// deletionPolicy says what becomes of the volume when the Marketplace is
 	// deleted. Retain keeps it, and a new Marketplace of the same name finds
@@ -305,8 +306,10 @@ type Resources struct {
 type ResourceAmounts struct {
 	// cpu in cores, such as 250m.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isGreaterThan(quantity('0'))",message="an amount of cpu must be more than 0, such as 250m; leave it out for the default"
 	CPU *resource.Quantity `json:"cpu,omitempty"`
 	// memory in bytes, such as 128Mi.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isGreaterThan(quantity('0'))",message="an amount of memory must be more than 0, such as 128Mi; leave it out for the default"
 	Memory *resource.Quantity `json:"memory,omitempty"`
 }
