@@ -66,6 +66,7 @@ type config struct {
 	metricsAddress    string
 	probeAddress      string
 	leaderElect       bool
+	electionID        string
 	electionNamespace string
 	watchNamespaces   []string
 	logLevel          slog.Level
@@ -87,6 +88,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (config,
 	flags.StringVar(&c.metricsAddress, "metrics-bind-address", ":8080", "address of the metrics, over plain HTTP; 0 for none")
 	flags.StringVar(&c.probeAddress, "health-probe-bind-address", ":8081", "address of the probes")
 	flags.BoolVar(&c.leaderElect, "leader-elect", false, "let one of several operators work at a time")
+	flags.StringVar(&c.electionID, "leader-election-id", name, "name of the lease; operators that look after different namespaces need different ones")
 	flags.StringVar(&c.electionNamespace, "leader-election-namespace", "", "namespace of the lease; by default the operator's own")
 	flags.StringVar(&namespaces, "watch-namespaces", "", "comma-separated namespaces to look after; by default all")
 	flags.TextVar(&c.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
@@ -160,7 +162,7 @@ func newManager(kubernetes *rest.Config, c config) (ctrl.Manager, error) {
 		Metrics:                       metricsserver.Options{BindAddress: c.metricsAddress},
 		HealthProbeBindAddress:        c.probeAddress,
 		LeaderElection:                c.leaderElect,
-		LeaderElectionID:              name,
+		LeaderElectionID:              c.electionID,
 		LeaderElectionNamespace:       c.electionNamespace,
 		LeaderElectionReleaseOnCancel: true,
 	})

@@ -12,7 +12,8 @@ import (
 func TestParse(t *testing.T) {
 	defaults := config{
 		image: "marketplane:v1", postgresImage: "postgres:17",
-		metricsAddress: ":8080", probeAddress: ":8081", logLevel: slog.LevelInfo,
+		metricsAddress: ":8080", probeAddress: ":8081",
+		electionID: name, logLevel: slog.LevelInfo,
 	}
 	tests := map[string]struct {
 		args    []string

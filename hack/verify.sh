@@ -34,6 +34,10 @@ git ls-files '*.sh' .ci/run ':!controllers' | xargs shellcheck
 shellcheck --shell=sh --exclude=SC1091,SC2012,SC2154 controllers/desired/database/*.sh
 
 step "chart"
-go tool -modfile=hack/tools/go.mod helm lint --strict charts/marketplane
+helm=$(go tool -modfile=hack/tools/go.mod -n helm)
+"$helm" lint --quiet --strict charts/marketplane
+for values in charts/marketplane/ci/*-values.yaml; do
+  "$helm" lint --quiet --strict --values "$values" charts/marketplane
+done
 
 step "done"
