@@ -20,6 +20,8 @@ const (
 	// maxNumber bounds the length of a number's text: PostgreSQL's numeric and
 	// JavaScript's double take what is shorter, exponents aside.
 	maxNumber = 64
+	// maxExponent bounds a number's exponent to a double's (IEEE 754).
+	maxExponent = 308
 )
 
 var (
@@ -27,7 +29,7 @@ var (
 	errBodyShape    = fault.New(fault.Invalid, "body_invalid", "The body must be a JSON object that is not empty.").At("/body")
 	errBodyDeep     = fault.New(fault.Invalid, "body_invalid", "The body is nested too deeply.").At("/body")
 	errBodyText     = fault.New(fault.Invalid, "body_invalid", "The body holds text that is not Unicode, or a NUL character.").At("/body")
-	errBodyNumber   = fault.New(fault.Invalid, "body_invalid", "The body holds a number that is too long.").At("/body")
+	errBodyNumber   = fault.New(fault.Invalid, "body_invalid", "The body holds a number that is too long, or too many with great exponents.").At("/body")
 )
 
 // checkBody returns the body without insignificant white space. What it lets
@@ -58,7 +60,7 @@ func checkBody(body json.RawMessage) (json.RawMessage, error) {
 func checkTokens(body []byte) error {
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.UseNumber()
-	depth := 0
+	depth, digits := 0, 0
 	for first := true; ; first = false {
 		token, err := decoder.Token()
 		if errors.Is(err, io.EOF) {
@@ -88,8 +90,28 @@ func checkTokens(body []byte) error {
 			if len(t) > maxNumber {
 				return errBodyNumber
 			}
+			// PostgreSQL gives numbers back without exponents: seven bytes would
+			// become a hundred thousand, in every stream and every history.
+			exponent, ok := exponentOf(string(t))
+			if digits += exponent; !ok || digits > MaxBody {
+				return errBodyNumber
+			}
 		}
 	}
+}
+
+// exponentOf returns the size of the exponent of a JSON number; ok is false if
+// it is greater than maxExponent.
+func exponentOf(number string) (size int, ok bool) {
+	i := strings.IndexAny(number, "eE")
+	if i < 0 {
+		return 0, true
+	}
+	size, err := strconv.Atoi(number[i+1:])
+	if size < 0 {
+		size = -size
+	}
+	return size, err == nil && size <= maxExponent
 }
 
 // surrogatesPaired says whether all surrogates among the \u escapes of valid
