@@ -5,6 +5,7 @@
 package messaging
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -229,7 +230,7 @@ func SessionEndedPayload(session uuid.UUID) json.RawMessage {
 }
 
 func items(kind Kind, users []uuid.UUID, payload any) ([]Item, error) {
-	encoded, err := json.Marshal(payload)
+	encoded, err := EncodeJSON(payload)
 	if err != nil {
 		return nil, fmt.Errorf("encode a %s item: %w", kind, err)
 	}
@@ -238,4 +239,16 @@ func items(kind Kind, users []uuid.UUID, payload any) ([]Item, error) {
 		out = append(out, Item{UserID: user, Kind: kind, Payload: encoded})
 	}
 	return out, nil
+}
+
+// EncodeJSON is json.Marshal without the escapes that only matter inside of
+// HTML pages: a body of "<" would grow to six times the size that was checked.
+func EncodeJSON(value any) ([]byte, error) {
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(value); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte{'\n'}), nil
 }

@@ -569,3 +569,20 @@ func TestBusMessagesStaySmall(t *testing.T) {
 		t.Errorf("%d bytes in %d messages", 40*len(payload), len(messages))
 	}
 }
+
+func TestBusMessagesThatAreNoNewsAreRefused(t *testing.T) {
+	t.Parallel()
+	for name, data := range map[string]string{
+		"no JSON":           `{`,
+		"no payload":        `{"items":[{"offset":1,"kind":"message"}]}`,
+		"null for payload":  `{"items":[{"offset":1,"kind":"message","payload":null}]}`,
+		"array for payload": `{"items":[{"offset":1,"kind":"message","payload":[]}]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if items, _, err := decodeNews(uuid.New(), []byte(data)); err == nil {
+				t.Errorf("taken as %v", items)
+			}
+		})
+	}
+}

@@ -87,7 +87,7 @@ func encodeItems(items []messaging.Item) ([][]byte, error) {
 			size += len(items[0].Payload)
 			items = items[1:]
 		}
-		data, err := json.Marshal(n)
+		data, err := messaging.EncodeJSON(n)
 		if err != nil {
 			return nil, fmt.Errorf("encode items for the bus: %w", err)
 		}
@@ -103,6 +103,9 @@ func decodeNews(user uuid.UUID, data []byte) ([]messaging.Item, *messaging.Typin
 	}
 	items := make([]messaging.Item, 0, len(n.Items))
 	for _, i := range n.Items {
+		if len(i.Payload) == 0 || i.Payload[0] != '{' {
+			return nil, nil, fmt.Errorf("decode news of the bus: item %d has no object for a payload", i.Offset)
+		}
 		items = append(items, messaging.Item{UserID: user, Offset: i.Offset, Kind: i.Kind, Payload: i.Payload})
 	}
 	return items, n.Typing, nil
