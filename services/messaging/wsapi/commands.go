@@ -69,7 +69,9 @@ func (c *conn) refuse(cmd command, err error) {
 	case fault.Internal:
 		c.server.log.Error("command failed", "op", cmd.op, "user", c.who().UserID, "error", err)
 	case fault.Unavailable:
-		c.server.log.Warn("command refused for now", "op", cmd.op, "error", err)
+		// The metric counts them. While the database is away, that is every
+		// command of every client.
+		c.server.log.Debug("command refused for now", "op", cmd.op, "error", err)
 	default:
 	}
 	op := cmd.op
@@ -145,13 +147,18 @@ func (c *conn) auth(ctx context.Context, cmd command) error {
 	})
 	c.link.Start()
 	c.after(c.server.options.PingInterval, c.ping)
-	// The session may have ended after its token was verified and before the
-	// link could hear of it.
+	c.checkSession(principal)
+	return nil
+}
+
+// checkSession closes a connection that was bound to its session just now, if
+// the session ended after the token was verified and before the link could hear
+// of it.
+func (c *conn) checkSession(principal identity.Principal) {
 	if c.server.sessions.IsRevoked(principal.SessionID) {
 		c.SessionEnded(messaging.SessionEndedPayload(principal.SessionID))
 		c.end(CodeSessionEnded, errEnded.Code, false)
 	}
-	return nil
 }
 
 // renew takes a new token on a live socket.
@@ -169,5 +176,6 @@ func (c *conn) renew(cmd command, before, after identity.Principal) error {
 	c.principal = after
 	c.mu.Unlock()
 	c.succeed(cmd, authenticated{Session: after.SessionID, User: after.UserID})
+	c.checkSession(after)
 	return nil
 }

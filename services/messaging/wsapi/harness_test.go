@@ -142,6 +142,8 @@ func (b *lossyBus) Publish(user uuid.UUID, data []byte) error {
 type podOptions struct {
 	hub    hub.Options
 	socket wsapi.Options
+	// endsMeanwhile is a session that always ends just after its token is verified.
+	endsMeanwhile uuid.UUID
 }
 
 // fast lets tests send as fast as they can.
@@ -175,7 +177,7 @@ func (w *world) newPod(options podOptions) *pod {
 	ready.Store(p.hub)
 	p.queue = commit.NewQueue(own, p.hub.Announce, commit.Options{}, log, registry)
 	service := messaging.NewService(own, p.queue, p.hub, fast, time.Now)
-	p.sockets = wsapi.NewServer(service, p.hub, testSessions{w.tokens, w.tokens.Revocations}, options.socket, log, registry)
+	p.sockets = wsapi.NewServer(service, p.hub, testSessions{w.tokens, w.tokens.Revocations, options.endsMeanwhile}, options.socket, log, registry)
 	if err := errors.Join(p.hub.Start(w.t.Context()), p.queue.Start(w.t.Context())); err != nil {
 		w.t.Fatal(err)
 	}
@@ -210,6 +212,11 @@ func (p *pod) stop() {
 type testSessions struct {
 	web.Verifier
 	*identity.Revocations
+	endsMeanwhile uuid.UUID
+}
+
+func (s testSessions) IsRevoked(session uuid.UUID) bool {
+	return session == s.endsMeanwhile || s.Revocations.IsRevoked(session)
 }
 
 // closes is how many sockets the pod closed, or is closing, with a code.

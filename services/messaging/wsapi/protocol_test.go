@@ -1,6 +1,7 @@
 package wsapi_test
 
 import (
+	"fmt"
 	"net/http"
 	"runtime"
 	"strings"
@@ -181,6 +182,25 @@ func TestASocketRenewsItsToken(t *testing.T) {
 	c.wantRefused(map[string]any{"op": "auth", "token": w.tokens.Issue(t, p.tasker, uuid.New())}, "other_user")
 	pod.hub.EndSession(next)
 	c.wantClose(wsapi.CodeSessionEnded)
+}
+
+// The end of a session that comes between the verification of its token and its
+// socket's binding finds no socket to close.
+func TestASessionThatEndsDuringAuthClosesItsSocket(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ending := uuid.New()
+	pod := w.newPod(podOptions{endsMeanwhile: ending})
+	user := uuid.New()
+	first := pod.dial(t)
+	go first.read()
+	renewing := pod.connect(t, user, "")
+	for _, c := range []*peer{first, renewing} {
+		if err := c.write(fmt.Sprintf(`{"id":9,"op":"auth","token":%q}`, w.tokens.Issue(t, user, ending))); err != nil {
+			t.Fatal(err)
+		}
+		c.wantClose(wsapi.CodeSessionEnded)
+	}
 }
 
 func TestASessionThatEndsClosesItsSockets(t *testing.T) {
