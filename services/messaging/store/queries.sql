@@ -83,6 +83,7 @@ USING (
     SELECT o.user_id, o."offset"
     FROM stream_items o
     WHERE o.created_at < @before
+    ORDER BY o.created_at
     LIMIT @max_items
     FOR UPDATE SKIP LOCKED
 ) old

@@ -167,6 +167,7 @@ USING (
     SELECT o.user_id, o."offset"
     FROM stream_items o
     WHERE o.created_at < $1
+    ORDER BY o.created_at
     LIMIT $2
     FOR UPDATE SKIP LOCKED
 ) old
