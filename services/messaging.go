@@ -70,6 +70,7 @@ func addMessaging(p *platform, origins []string) error {
 		_ = json.NewEncoder(w).Encode(connections.Load()) // the scraper is gone if this fails
 	})
 	p.busHooks.add(connections.BusReconnected)
+	p.stopHooks.add(connections.Stopping)
 	p.sessions.onEnd(connections.EndSession)
 
 	inbox := store.NewInbox(connections.Announce)

@@ -237,10 +237,10 @@ func TestMessagingDrainsWhenItIsToldToStop(t *testing.T) {
 	start := time.Now()
 	p.terminate()
 	_, late := p.connect(tasker, uuid.New()) // during the floor
-	if load := p.load(); load.Live != 3 || load.Draining != 0 {
+	if load := p.load(); load.Live != 3 || load.Draining != 0 || !load.Stopping {
 		t.Errorf("during the floor: %+v", load)
 	}
-	p.await("draining", func() bool { return p.load().Stopping })
+	p.await("draining", func() bool { return p.load().Draining > 0 })
 	if p.get(contract.PathReady, nil) != http.StatusServiceUnavailable {
 		t.Error("still ready after the listener is closed")
 	}

@@ -89,11 +89,13 @@ type process struct {
 	// router is the public port's, internal the internal one's.
 	router   chi.Router
 	internal *http.ServeMux
-	busHooks hooks
+	// busHooks are called when the bus is connected, which may be while the
+	// process is still being put together; stopHooks when the process is told to
+	// stop, before the drain's floor.
+	busHooks, stopHooks hooks
 }
 
-// hooks are called when the bus is connected, which may be while the process is
-// still being put together.
+// hooks are functions to call when something happens.
 type hooks struct {
 	mu  sync.Mutex
 	all []func()
@@ -145,8 +147,9 @@ func (p *process) serveInternal() {
 func (p *process) servePublic() *lifecycle.Server {
 	server := &lifecycle.Server{
 		Name: "public", Address: p.config.listen, Handler: p.router, Log: p.log,
-		Floor:  p.config.drain.Floor,
-		Closed: func() { p.health.SetReady(false) },
+		Floor:    p.config.drain.Floor,
+		Stopping: p.stopHooks.run,
+		Closed:   func() { p.health.SetReady(false) },
 	}
 	p.group.Add(server.Part(p.group))
 	return server

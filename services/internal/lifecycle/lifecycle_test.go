@@ -119,10 +119,12 @@ func TestServerAcceptsForTheFloor(t *testing.T) {
 	defer cancel()
 	var health lifecycle.Health
 	g := lifecycle.NewGroup(testkit.Logger(t), 10*time.Second)
+	told := make(chan struct{})
 	server := &lifecycle.Server{
 		Name: "test", Address: "127.0.0.1:0", Log: testkit.Logger(t), Floor: 300 * time.Millisecond,
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }),
-		Closed:  func() { health.SetReady(false) },
+		Stopping: func() { close(told) },
+		Handler:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }),
+		Closed:   func() { health.SetReady(false) },
 	}
 	g.Add(server.Part(g))
 	ready, ended := make(chan struct{}), make(chan error, 1)
@@ -151,6 +153,7 @@ func TestServerAcceptsForTheFloor(t *testing.T) {
 		return w.Code
 	}
 	cancel()
+	<-told
 	if err := get(); err != nil {
 		t.Errorf("refused during the floor: %v", err)
 	}

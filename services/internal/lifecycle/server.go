@@ -25,6 +25,9 @@ type Server struct {
 	// Floor is how long the server goes on accepting after it was told to stop,
 	// so that nothing is refused while the news travels to whoever sends here.
 	Floor time.Duration
+	// Stopping, if set, is called first when the server is told to stop, before
+	// the floor.
+	Stopping func()
 	// Closed, if set, is called once nothing new can arrive, before Stop waits
 	// for what is running.
 	Closed func()
@@ -70,6 +73,9 @@ func (s *Server) start(ctx context.Context, group *Group) error {
 }
 
 func (s *Server) stop(ctx context.Context) error {
+	if s.Stopping != nil {
+		s.Stopping()
+	}
 	if s.Floor > 0 {
 		floor := time.NewTimer(s.Floor)
 		defer floor.Stop()

@@ -118,7 +118,8 @@ type Hub struct {
 	sessions map[uuid.UUID]map[*Link]struct{}
 	counts   [draining + 1]int // links by state
 	fresh    map[*user]struct{}
-	stopping bool
+	told     bool          // that the process stops
+	stopping bool          // and takes no more links
 	empty    chan struct{} // closed when the stopping hub has no link left
 }
 
@@ -169,6 +170,14 @@ func (h *Hub) Stop(ctx context.Context) error {
 // BusReconnected tells the hub that it may have missed something.
 func (h *Hub) BusReconnected() { h.compareAll() }
 
+// Stopping tells the hub that the process stops. It goes on as before until
+// Stop, and says so in its Load.
+func (h *Hub) Stopping() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.told = true
+}
+
 // Load is what the process tells of its connections.
 func (h *Hub) Load() contract.Load {
 	h.mu.RLock()
@@ -178,7 +187,7 @@ func (h *Hub) Load() contract.Load {
 		Live:     h.counts[live],
 		Draining: h.counts[draining],
 		Pending:  h.counts[pending],
-		Stopping: h.stopping,
+		Stopping: h.told || h.stopping,
 	}
 }
 
