@@ -45,6 +45,10 @@ func Connect(options Options) (*nats.Conn, error) {
 		nats.ReconnectWait(250*time.Millisecond),
 		nats.ReconnectJitter(250*time.Millisecond, 250*time.Millisecond),
 		nats.Timeout(2*time.Second),
+		// A server that takes nothing must not hold up those who publish, who
+		// acknowledge writes after it.
+		nats.FlusherTimeout(2*time.Second),
+		nats.ReconnectOnFlusherError(),
 		nats.PingInterval(10*time.Second),
 		nats.MaxPingsOutstanding(2),
 		// What can't be sent now is dropped, not kept: readers find it in
