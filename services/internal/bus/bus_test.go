@@ -3,7 +3,9 @@ package bus_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -145,6 +147,49 @@ func TestServersFormACluster(t *testing.T) {
 		case <-tick.C:
 		case <-deadline:
 			t.Fatal("a message did not cross the cluster")
+		}
+	}
+}
+
+// records hands on what is logged.
+type records chan slog.Record
+
+func (records) Enabled(context.Context, slog.Level) bool { return true }
+func (r records) WithAttrs([]slog.Attr) slog.Handler     { return r }
+func (r records) WithGroup(string) slog.Handler          { return r }
+func (r records) Handle(_ context.Context, record slog.Record) error {
+	select {
+	case r <- record:
+	default: // The test has seen enough.
+	}
+	return nil
+}
+
+// At the first start of a cluster no other member is up: that is no error.
+func TestMemberThatIsAwayIsAWarning(t *testing.T) {
+	t.Parallel()
+	logged := make(records, 64)
+	s, err := bus.StartServer(bus.ServerOptions{
+		Name: "bus-0", Listen: "127.0.0.1:0", Token: "t", RouteListen: "127.0.0.1:0",
+		Routes: []string{"nats-route://" + freeAddress(t)},
+		Log:    slog.New(logged),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop(t, s)
+	timeout := time.After(patience)
+	for {
+		select {
+		case record := <-logged:
+			if record.Level >= slog.LevelError {
+				t.Fatalf("logged as an error: %s", record.Message)
+			}
+			if record.Level == slog.LevelWarn && strings.Contains(record.Message, "connect to route") {
+				return
+			}
+		case <-timeout:
+			t.Fatal("the member that is away is not told of")
 		}
 	}
 }
