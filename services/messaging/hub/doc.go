@@ -9,6 +9,7 @@
 //	                                           |  missing item, then read it
 //	                                           v  from the store (fill)
 //	heads, compared with the store from time to time, find what was lost last
+//	heads that could not be published (missed) are, once the bus is back
 //
 // A link is in one of these states:
 //

@@ -147,7 +147,7 @@ func (h *Hub) fillOne(u *user) {
 			return
 		}
 		h.metrics.filled.Inc()
-		counts, _ := u.accept(items)
+		counts, _ := u.accept(items, 0)
 		h.metrics.countDelivered(counts)
 	}
 }

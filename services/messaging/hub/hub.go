@@ -109,6 +109,7 @@ type Hub struct {
 	wg     sync.WaitGroup
 
 	fills   fillQueue
+	missed  missed
 	compare chan struct{} // asks for a comparison of all heads, now
 	gaps    chan *user    // users with a gap that this process's own commits left
 
@@ -131,6 +132,7 @@ func New(store Store, bus Bus, options Options, log *slog.Logger, registry prome
 	h := &Hub{
 		store: store, bus: bus, options: options, log: log,
 		fills:    newFillQueue(),
+		missed:   missed{heads: map[uuid.UUID]int64{}},
 		compare:  make(chan struct{}, 1),
 		gaps:     make(chan *user, 64),
 		links:    map[*Link]struct{}{},
@@ -167,8 +169,21 @@ func (h *Hub) Stop(ctx context.Context) error {
 	return err
 }
 
-// BusReconnected tells the hub that it may have missed something.
-func (h *Hub) BusReconnected() { h.compareAll() }
+// BusReconnected tells the hub that it may have missed something, and that
+// others may have missed what it could not publish.
+func (h *Hub) BusReconnected() {
+	h.compareAll()
+	for user, head := range h.missed.take() {
+		data, err := json.Marshal(news{Head: head})
+		if err != nil {
+			h.log.Error("head not published", "user", user, "error", err)
+			continue
+		}
+		if !h.publish(user, data) {
+			h.missed.add(user, head)
+		}
+	}
+}
 
 // Stopping tells the hub that the process stops. It goes on as before until
 // Stop, and says so in its Load.
@@ -217,7 +232,7 @@ func (h *Hub) Announce(items []messaging.Item) {
 		byUser[item.UserID] = append(byUser[item.UserID], item)
 	}
 	for id, items := range byUser {
-		if u := h.accept(id, items); u != nil {
+		if u := h.accept(id, items, 0); u != nil {
 			select {
 			case h.gaps <- u:
 			default:
@@ -229,7 +244,9 @@ func (h *Hub) Announce(items []messaging.Item) {
 			h.log.Error("items not published", "user", id, "error", err)
 		}
 		for _, data := range messages {
-			h.publish(id, data)
+			if !h.publish(id, data) {
+				h.missed.add(id, items[len(items)-1].Offset)
+			}
 		}
 	}
 }
@@ -246,10 +263,13 @@ func (h *Hub) Signal(users []uuid.UUID, signal messaging.Typing) {
 	}
 }
 
-func (h *Hub) publish(user uuid.UUID, data []byte) {
-	if err := h.bus.Publish(user, data); err != nil {
+// publish says whether the bus took it.
+func (h *Hub) publish(user uuid.UUID, data []byte) bool {
+	err := h.bus.Publish(user, data)
+	if err != nil {
 		h.metrics.dropped.WithLabelValues("not_published").Inc()
 	}
+	return err == nil
 }
 
 // EndSession closes the connections of a session that has ended.
@@ -316,27 +336,27 @@ func (h *Hub) receive(m *nats.Msg) *user {
 		h.log.Warn("message of no user from the bus", "subject", m.Subject)
 		return nil
 	}
-	items, typing, err := decodeNews(id, m.Data)
+	items, other, err := decodeNews(id, m.Data)
 	if err != nil {
 		h.log.Warn("unreadable message from the bus", "error", err)
 		return nil
 	}
-	if typing != nil {
-		h.signal(id, *typing)
+	if other.Typing != nil {
+		h.signal(id, *other.Typing)
 	}
-	return h.accept(id, items)
+	return h.accept(id, items, other.Head)
 }
 
 // accept gives items to a user's links, and returns the user if there is a gap
-// now.
-func (h *Hub) accept(id uuid.UUID, items []messaging.Item) *user {
+// now, up to the newest item or to head.
+func (h *Hub) accept(id uuid.UUID, items []messaging.Item, head int64) *user {
 	h.mu.RLock()
 	u := h.users[id]
 	h.mu.RUnlock()
 	if u == nil {
 		return nil
 	}
-	delivered, gap := u.accept(items)
+	delivered, gap := u.accept(items, head)
 	h.metrics.countDelivered(delivered)
 	if gap {
 		return u

@@ -64,9 +64,11 @@ func userOf(subject string) (uuid.UUID, error) {
 	return uuid.Parse(subject[strings.LastIndexByte(subject, '.')+1:])
 }
 
-// news is what one bus message holds: items, or a signal.
+// news is what one bus message holds: items, a head, or a signal.
 type news struct {
-	Items  []busItem         `json:"items,omitempty"`
+	Items []busItem `json:"items,omitempty"`
+	// Head says up to which offset items exist; readers find them in the store.
+	Head   int64             `json:"head,omitempty"`
 	Typing *messaging.Typing `json:"typing,omitempty"`
 }
 
@@ -96,17 +98,18 @@ func encodeItems(items []messaging.Item) ([][]byte, error) {
 	return out, nil
 }
 
-func decodeNews(user uuid.UUID, data []byte) ([]messaging.Item, *messaging.Typing, error) {
+// decodeNews returns the items, and what else there is.
+func decodeNews(user uuid.UUID, data []byte) ([]messaging.Item, news, error) {
 	var n news
 	if err := json.Unmarshal(data, &n); err != nil {
-		return nil, nil, fmt.Errorf("decode news of the bus: %w", err)
+		return nil, news{}, fmt.Errorf("decode news of the bus: %w", err)
 	}
 	items := make([]messaging.Item, 0, len(n.Items))
 	for _, i := range n.Items {
 		if len(i.Payload) == 0 || i.Payload[0] != '{' {
-			return nil, nil, fmt.Errorf("decode news of the bus: item %d has no object for a payload", i.Offset)
+			return nil, news{}, fmt.Errorf("decode news of the bus: item %d has no object for a payload", i.Offset)
 		}
 		items = append(items, messaging.Item{UserID: user, Offset: i.Offset, Kind: i.Kind, Payload: i.Payload})
 	}
-	return items, n.Typing, nil
+	return items, n, nil
 }

@@ -89,10 +89,12 @@ func tally(items []messaging.Item) delivered {
 }
 
 // accept gives live links the items that come next, in whatever order they
-// arrive, each once. It says whether a gap is left.
-func (u *user) accept(items []messaging.Item) (out delivered, gap bool) {
+// arrive, each once. It says whether a gap is left; offsets up to head are known
+// to exist.
+func (u *user) accept(items []messaging.Item, head int64) (out delivered, gap bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.see(head)
 	out = delivered{}
 	alive := u.hasLive()
 	for _, item := range items {
