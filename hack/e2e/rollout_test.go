@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -137,7 +138,7 @@ func TestRolloutUnderChatLosesNothing(t *testing.T) {
 	eventually(t, time.Minute, "everyone is back", func(context.Context) error {
 		for i, c := range chatters {
 			if stats := c.socket.Stats(); !slices.Contains(after, stats.Instance) {
-				return fmt.Errorf("chatter %d is connected to %q: %v", i, stats.Instance, c.socket.Err())
+				return errors.Join(fmt.Errorf("chatter %d is connected to %q", i, stats.Instance), c.socket.Err())
 			}
 		}
 		return nil

@@ -104,7 +104,7 @@ func (m marketplace) reaches(s *sizes, component string, replicas int) func(cont
 		if err != nil {
 			return err
 		}
-		if len(had) == 0 || had[len(had)-1].replicas != int32(replicas) { //nolint:gosec // G115: a handful of pods
+		if len(had) == 0 || had[len(had)-1].replicas != int32(replicas) {
 			return fmt.Errorf("%s had the sizes %v", component, had)
 		}
 		pods, err := m.pods(ctx, component)
