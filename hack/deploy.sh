@@ -84,7 +84,7 @@ local_images() {
 kind_images() {
   local name=marketplane
   context=kind-$name
-  kubectl=kubectl
+  kubectl=$(command -v kubectl) || fail "kubectl is not installed"
   if ! kind get clusters 2>/dev/null | grep -qx "$name"; then
     step "make the kind cluster $name" kind create cluster --name "$name" --wait 3m
   fi
@@ -99,7 +99,7 @@ named_images() {
   context=${1:-}
   [[ -n $context ]] || fail "name the cluster's context"
   [[ -n ${IMAGE:-} ]] || fail "name an image that the cluster of $context can pull: IMAGE=registry/marketplane:tag (docker build makes it from the Dockerfile)"
-  kubectl=kubectl
+  kubectl=$(command -v kubectl) || fail "kubectl is not installed"
   image=$IMAGE
   postgres_image=${POSTGRES_IMAGE:-}
 }
@@ -143,10 +143,13 @@ apply_sample() {
 
 readonly not_true='{range .status.conditions[?(@.status!="True")]}{"  "}{.type}{": "}{.message}{"\n"}{end}{range .status.conditions[?(@.type=="Stalled")]}{"  stalled: "}{.message}{"\n"}{end}'
 
-# The operator's new image must be everywhere before Ready means anything.
+# Until the operator has brought the new images everywhere, Ready tells of the
+# old ones.
 is_ready() {
-  [[ $(kube -n "$sample" get deployments -l "marketplane.dev/marketplace=$sample" \
-    -o jsonpath='{.items[*].spec.template.spec.containers[0].image}') == "$image $image $image" ]] &&
+  local services database image_of='.spec.template.spec.containers[0].image'
+  services=$(kube -n "$sample" get deployments -l "marketplane.dev/marketplace=$sample" -o jsonpath="{.items[*]$image_of}")
+  database=$(kube -n "$sample" get statefulset "$sample-database" -o jsonpath="{$image_of}")
+  [[ $services == "$image $image $image" && $database == "${postgres_image:-$database}" ]] &&
     kube -n "$sample" wait "marketplace/$sample" --for=condition=Ready --timeout=3s
 }
 
