@@ -150,7 +150,7 @@ func TestRolloutUnderChatLosesNothing(t *testing.T) {
 	writers.Wait()
 
 	compare(t, chatters, m.messages(t))
-	reportReconnects(t, chatters)
+	holdReconnects(t, chatters, m.reconnectBound(t, len(before)))
 }
 
 // meet brings the chatters into conversations, two by two: one posts a chore,
@@ -237,9 +237,44 @@ func compare(t *testing.T, chatters []*chatter, stored map[uuid.UUID][]uuid.UUID
 	t.Logf("%d messages were acknowledged", total)
 }
 
-// reportReconnects logs how often the chatters connected again. A rollout
-// should cost one reconnect.
-func reportReconnects(t *testing.T, chatters []*chatter) {
+// reconnectBound is how often a rollout may make a client reconnect. Once, if
+// the new pods were ready within the drain's floor of one another: then the
+// last old pod was no longer served when the first one sent its clients away.
+// On a machine too slow for that a Deployment promises no more than once for
+// each old pod.
+func (m marketplace) reconnectBound(t *testing.T, oldPods int) int {
+	t.Helper()
+	pods, err := m.pods(t.Context(), contract.ComponentMessaging)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first, last time.Time
+	for _, p := range pods {
+		for _, c := range p.Status.Conditions {
+			if c.Type != corev1.PodReady {
+				continue
+			}
+			at := c.LastTransitionTime.Time
+			if first.IsZero() || at.Before(first) {
+				first = at
+			}
+			if at.After(last) {
+				last = at
+			}
+		}
+	}
+	const resolution = time.Second // of a condition's time
+	floor := time.Duration(*small().Messaging.Drain.FloorSeconds) * time.Second
+	gap := last.Sub(first)
+	t.Logf("the new pods were ready within %s of one another", gap)
+	if gap+resolution < floor {
+		return 1
+	}
+	return oldPods
+}
+
+// holdReconnects compares how often the chatters connected again with a bound.
+func holdReconnects(t *testing.T, chatters []*chatter, most int) {
 	t.Helper()
 	reconnects, notRecovered := map[int]int{}, 0
 	for _, c := range chatters {
@@ -252,8 +287,8 @@ func reportReconnects(t *testing.T, chatters []*chatter) {
 		t.Errorf("%d resumes were not recovered", notRecovered)
 	}
 	for n, many := range reconnects {
-		if n > 1 {
-			t.Errorf("%d chatters reconnected %d times, want at most once", many, n)
+		if n > most {
+			t.Errorf("%d chatters reconnected %d times, want at most %d", many, n, most)
 		}
 	}
 }
