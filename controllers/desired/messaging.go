@@ -10,8 +10,9 @@ import (
 )
 
 // messaging holds the clients' connections. An update brings the whole new
-// tier up before the old one goes, so that a client that moves does not land
-// on a pod that must go too.
+// tier up beside the old one, whose pods then go as new ones become ready. So a
+// client that moves lands on a pod that stays, as long as the new pods become
+// ready within the drain's floor of one another.
 func (r renderer) messaging() Object {
 	spec := r.m.Spec.Messaging
 	origins := make([]string, 0, len(spec.AllowedOrigins))
