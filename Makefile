@@ -10,11 +10,11 @@ GO_BUILD := CGO_ENABLED=0 go build -trimpath
 # What the operator calls itself, in a Marketplace's status. Images of the local
 # cluster say "dev", so that a commit alone makes no new image.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-# Packages in test order: those that start a PostgreSQL or an API server run
+# Packages that start a PostgreSQL or an API server run
 # two at a time, which is what a small machine bears.
 TEST_FLAGS ?= -race -count=1 -p 2 -timeout 10m
 
-# CONTEXT names a cluster of your own for 'up' and 'e2e'; see README.md.
+# CONTEXT names a cluster of your own for 'up'; see README.md.
 CONTEXT ?=
 export CONTEXT IMAGE POSTGRES_IMAGE
 
