@@ -33,7 +33,16 @@ func plain(name string, do func(context.Context, tool) error) func(context.Conte
 
 func deps(ctx context.Context, t tool) error { return host.InstallMissing(ctx, t.progress) }
 
-func up(ctx context.Context, t tool) error { return t.cluster().Up(ctx) }
+// up installs what is missing first, where it can; where it can't, the
+// cluster's own check says all that is missing.
+func up(ctx context.Context, t tool) error {
+	if host.CanInstall() {
+		if err := deps(ctx, t); err != nil {
+			return err
+		}
+	}
+	return t.cluster().Up(ctx)
+}
 
 func down(ctx context.Context, t tool) error { return t.cluster().Down(ctx) }
 

@@ -87,6 +87,9 @@ func packagesOf(deps []dependency) []string {
 // policyFile decides whether a package's installation may start its service.
 const policyFile = "/usr/sbin/policy-rc.d"
 
+// CanInstall says whether InstallMissing has what it needs.
+func CanInstall() bool { return os.Geteuid() == 0 && lookPath("apt-get") }
+
 // InstallMissing installs, with apt-get, the Debian packages of what is
 // missing. No service is started: each node brings a containerd of its own.
 func InstallMissing(ctx context.Context, progress *run.Progress) error {
