@@ -10,8 +10,8 @@ GO_BUILD := CGO_ENABLED=0 go build -trimpath
 # What the operator calls itself, in a Marketplace's status. Images of the local
 # cluster say "dev", so that a commit alone makes no new image.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-# Packages that start a PostgreSQL or an API server run
-# two at a time, which is what a small machine bears.
+# Packages start a PostgreSQL or an API server each: two at a time is what a
+# small machine bears.
 TEST_FLAGS ?= -race -count=1 -p 2 -timeout 10m
 
 # CONTEXT names a cluster of your own for 'up'; see README.md.
