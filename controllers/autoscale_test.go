@@ -156,8 +156,7 @@ messaging:
 	// Who decides is told even where the number stays.
 	w.must(w.get("shop", m))
 	one := int32(1)
-	m.Spec.Messaging.Autoscaling, m.Spec.Messaging.Replicas = nil, &one
-	w.must(w.client.Update(w.ctx, m))
+	w.edit(m, func() { m.Spec.Messaging.Autoscaling, m.Spec.Messaging.Replicas = nil, &one })
 	w.eventually("the reason is told", func() error {
 		w.must(w.get("shop", m))
 		if got := m.Status.Messaging; got.TargetReplicas != 1 || got.ScalingReason != "as spec.messaging.replicas says" {

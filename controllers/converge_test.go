@@ -181,9 +181,10 @@ func TestRepairs(t *testing.T) {
 	deployment := &appsv1.Deployment{}
 	w.must(w.get("shop-auth", deployment))
 	image := deployment.Spec.Template.Spec.Containers[0].Image
-	deployment.Spec.Template.Spec.Containers[0].Image = "someone:else"
-	*deployment.Spec.Replicas = 7
-	w.must(w.client.Update(w.ctx, deployment, client.FieldOwner("kubectl-edit")))
+	w.edit(deployment, func() {
+		deployment.Spec.Template.Spec.Containers[0].Image = "someone:else"
+		*deployment.Spec.Replicas = 7
+	})
 	w.eventually("the edited Deployment is as it was", func() error {
 		if err := w.get("shop-auth", deployment); err != nil {
 			return err
@@ -210,8 +211,7 @@ func TestRepairs(t *testing.T) {
 
 	// A smaller bus needs no routes any more.
 	w.must(w.get("shop", m))
-	m.Spec.Bus.Embedded.Replicas = 1
-	w.must(w.client.Update(w.ctx, m))
+	w.edit(m, func() { m.Spec.Bus.Embedded.Replicas = 1 })
 	w.eventually("the routes of the bus are removed", func() error {
 		if err := w.get("shop-bus-routes", &corev1.Service{}); !apierrors.IsNotFound(err) {
 			return fmt.Errorf("it is not gone: %w", orFound(err))
@@ -257,8 +257,7 @@ func TestDamagedSecretIsNotOverwritten(t *testing.T) {
 
 	secret := &corev1.Secret{}
 	w.must(w.get("shop-signing", secret))
-	secret.Data[contract.FileSigningKeys] = []byte("damaged")
-	w.must(w.client.Update(w.ctx, secret))
+	w.edit(secret, func() { secret.Data[contract.FileSigningKeys] = []byte("damaged") })
 	message := w.awaitStalled(m, v1alpha1.ReasonSecretInvalid)
 	if !strings.Contains(message, "delete the Secret to have a new one made") || strings.Contains(message, "damaged") {
 		t.Errorf("message = %q", message)
@@ -267,8 +266,7 @@ func TestDamagedSecretIsNotOverwritten(t *testing.T) {
 	// Nothing can be rendered without it, but messaging still changes its size.
 	w.must(w.get("shop", m))
 	replicas := int32(4)
-	m.Spec.Messaging.Replicas = &replicas
-	w.must(w.client.Update(w.ctx, m))
+	w.edit(m, func() { m.Spec.Messaging.Replicas = &replicas })
 	w.eventually("messaging is scaled", func() error {
 		w.must(w.get("shop", m))
 		if m.Status.Messaging.Replicas != 4 || m.Status.Messaging.TargetReplicas != 4 {
@@ -287,10 +285,8 @@ func TestPausedChangesNothing(t *testing.T) {
 	m := w.marketplace("shop", "")
 	w.awaitReady(m)
 
-	m.Spec.Paused = true
 	replicas := int32(5)
-	m.Spec.Messaging.Replicas = &replicas
-	w.must(w.client.Update(w.ctx, m))
+	w.edit(m, func() { m.Spec.Paused, m.Spec.Messaging.Replicas = true, &replicas })
 	w.eventually("the pause is told", func() error {
 		w.must(w.get("shop", m))
 		c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionReady)
@@ -306,8 +302,7 @@ func TestPausedChangesNothing(t *testing.T) {
 	}
 
 	w.must(w.get("shop", m))
-	m.Spec.Paused = false
-	w.must(w.client.Update(w.ctx, m))
+	w.edit(m, func() { m.Spec.Paused = false })
 	w.awaitReady(m)
 	if m.Status.Messaging.Replicas != 5 {
 		t.Errorf("messaging has %d replicas, want 5", m.Status.Messaging.Replicas)
@@ -330,8 +325,7 @@ func TestReadyDoesNotSpeakOfTheSpecBefore(t *testing.T) {
 	defer watcher.Stop()
 	w.must(w.get("shop", m))
 	replicas := int32(3)
-	m.Spec.Tasks.Replicas = &replicas
-	w.must(w.client.Update(w.ctx, m))
+	w.edit(m, func() { m.Spec.Tasks.Replicas = &replicas })
 	for event := range watcher.ResultChan() {
 		seen, ok := event.Object.(*v1alpha1.Marketplace)
 		if !ok {

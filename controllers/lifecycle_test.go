@@ -101,8 +101,7 @@ func TestServicesWaitForTheMigration(t *testing.T) {
 	// But messaging still changes its size, and nothing else.
 	w.must(w.get("shop", m))
 	replicas := int32(4)
-	m.Spec.Messaging.Replicas = &replicas
-	w.must(w.client.Update(w.ctx, m))
+	w.edit(m, func() { m.Spec.Messaging.Replicas = &replicas })
 	w.eventually("messaging is scaled", func() error {
 		d := &appsv1.Deployment{}
 		w.must(w.get("shop-messaging", d))
@@ -196,8 +195,7 @@ func TestVolumeGoesOnlyWithThePolicy(t *testing.T) {
 	if !metav1.IsControlledBy(claim, m) {
 		t.Error("the volume would outlive its Marketplace")
 	}
-	m.Spec.Database.Embedded.Storage.DeletionPolicy = v1alpha1.DeletionRetain
-	w.must(w.client.Update(w.ctx, m))
+	w.edit(m, func() { m.Spec.Database.Embedded.Storage.DeletionPolicy = v1alpha1.DeletionRetain })
 	w.eventually("the volume is kept", func() error {
 		w.must(w.get("shop-database", claim))
 		if len(claim.OwnerReferences) > 0 {
@@ -239,11 +237,12 @@ func TestRefusedObjectStalls(t *testing.T) {
 	w.awaitReady(m)
 
 	// A claim that is not bound yet cannot grow.
-	m.Spec.Database.Embedded = &v1alpha1.EmbeddedDatabase{}
-	m.Spec.Database.Embedded.Storage.Size = resource.MustParse("50Gi")
 	replicas := int32(3)
-	m.Spec.Tasks.Replicas = &replicas
-	w.must(w.client.Update(w.ctx, m))
+	w.edit(m, func() {
+		m.Spec.Database.Embedded = &v1alpha1.EmbeddedDatabase{}
+		m.Spec.Database.Embedded.Storage.Size = resource.MustParse("50Gi")
+		m.Spec.Tasks.Replicas = &replicas
+	})
 	message := w.awaitStalled(m, v1alpha1.ReasonRefused)
 	if !strings.Contains(message, "the API server refuses PersistentVolumeClaim shop-database") {
 		t.Errorf("message = %q", message)

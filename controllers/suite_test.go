@@ -266,6 +266,18 @@ func (w *world) get(name string, object client.Object) error {
 	return w.client.Get(w.ctx, client.ObjectKey{Namespace: w.namespace, Name: name}, object)
 }
 
+// edit changes an object as a person does with kubectl edit: what the operator
+// writes at the same time, a status for one, is no conflict.
+func (w *world) edit(object client.Object, change func()) {
+	w.t.Helper()
+	before, ok := object.DeepCopyObject().(client.Object)
+	if !ok {
+		w.t.Fatalf("a copy of a %T is no object", object)
+	}
+	change()
+	w.must(w.client.Patch(w.ctx, object, client.MergeFrom(before), client.FieldOwner("kubectl-edit")))
+}
+
 // orFound is err, or says that there was none.
 func orFound(err error) error {
 	if err == nil {
