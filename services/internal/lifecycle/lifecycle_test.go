@@ -118,10 +118,10 @@ func TestServerAcceptsForTheFloor(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var health lifecycle.Health
-	g := lifecycle.NewGroup(testkit.Logger(t), 10*time.Second)
+	g := lifecycle.NewGroup(testkit.Logger(t), 30*time.Second)
 	told := make(chan struct{})
 	server := &lifecycle.Server{
-		Name: "test", Address: "127.0.0.1:0", Log: testkit.Logger(t), Floor: 300 * time.Millisecond,
+		Name: "test", Address: "127.0.0.1:0", Log: testkit.Logger(t), Floor: 3 * time.Second,
 		Stopping: func() { close(told) },
 		Handler:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }),
 		Closed:   func() { health.SetReady(false) },
