@@ -15,9 +15,13 @@ type MarketplaceStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=36
 	Installation string `json:"installation,omitempty"`
-	// version is the operator's version that rendered the objects.
+	// version is the release that the services run.
 	// +optional
 	Version string `json:"version,omitempty"`
+	// image is what that release was when it was rolled out; it stays with the
+	// version.
+	// +optional
+	Image string `json:"image,omitempty"`
 	// conditions by type: Ready, Reconciling and Stalled as kstatus has them,
 	// and one for each concern.
 	// +optional
@@ -30,7 +34,7 @@ type MarketplaceStatus struct {
 	// keys are the signing keys.
 	// +optional
 	Keys *KeysStatus `json:"keys,omitempty"`
-	// endpoints are the services' in-cluster URLs.
+	// endpoints are the services' URLs: in the cluster, and from outside.
 	// +optional
 	Endpoints *EndpointsStatus `json:"endpoints,omitempty"`
 }
@@ -70,18 +74,7 @@ type ConnectionsStatus struct {
 	ObservedAt metav1.Time `json:"observedAt"`
 }
 
-// KeysStatus are the signing keys.
-type KeysStatus struct {
-	// active is the id of the key that signs.
-	// +optional
-	Active string `json:"active,omitempty"`
-	// published are the ids of all keys that tokens are verified with.
-	// +optional
-	// +listType=atomic
-	Published []string `json:"published,omitempty"`
-}
-
-// EndpointsStatus are the services' in-cluster URLs.
+// EndpointsStatus are the services' URLs.
 type EndpointsStatus struct {
 	// auth is the base URL of the auth service.
 	// +optional
@@ -92,10 +85,18 @@ type EndpointsStatus struct {
 	// messaging is the base URL of the messaging service.
 	// +optional
 	Messaging string `json:"messaging,omitempty"`
+	// public is the base URL of all services from outside, where spec.exposure
+	// asks for one.
+	// +optional
+	Public string `json:"public,omitempty"`
+	// webSocket is the URL that native messaging clients connect to from
+	// outside, where spec.exposure asks for one.
+	// +optional
+	WebSocket string `json:"webSocket,omitempty"`
 }
 
 // Condition types. Ready, Reconciling and Stalled follow kstatus. All but
-// Reconciling and Stalled are positive: True is good.
+// Reconciling, Stalled and ScalingConflict are positive: True is good.
 const (
 	// ConditionReady is True when every part is up as the spec asks.
 	// Positive polarity.
@@ -128,6 +129,14 @@ const (
 	// ConditionKeysCurrent is True when a signing key is active and its public
 	// half is published. Positive polarity.
 	ConditionKeysCurrent = "KeysCurrent"
+	// ConditionExposed is True when what spec.exposure asks for is there and
+	// admitted by its controller. It is absent where nothing is asked. Positive
+	// polarity.
+	ConditionExposed = "Exposed"
+	// ConditionScalingConflict is True when something else decides replicas that
+	// the operator, or an autoscaler that was asked for, decides already. It is
+	// absent otherwise. Negative polarity.
+	ConditionScalingConflict = "ScalingConflict"
 )
 
 // Condition reasons.
@@ -150,8 +159,31 @@ const (
 	ReasonNameTaken = "NameTaken"
 	// ReasonRefused: the API server refuses an object; the message says why.
 	ReasonRefused = "Refused"
-	// ReasonSecretInvalid: a Secret that the operator made was damaged.
+	// ReasonSecretInvalid: a Secret that the operator made was damaged, or one
+	// that the spec names lacks a key or holds what cannot be used.
 	ReasonSecretInvalid = "SecretInvalid"
+	// ReasonSecretMissing: a Secret that the spec names is not there.
+	ReasonSecretMissing = "SecretMissing"
+	// ReasonUnreachable: an external server does not answer; the message holds
+	// the driver's words.
+	ReasonUnreachable = "Unreachable"
+	// ReasonAuthenticationFailed: an external server refuses the credentials.
+	ReasonAuthenticationFailed = "AuthenticationFailed"
+	// ReasonUnsupported: an external server is too old or lacks a right that is
+	// needed.
+	ReasonUnsupported = "Unsupported"
+	// ReasonVersionUnsupported: the operator does not know the release that is
+	// asked for.
+	ReasonVersionUnsupported = "VersionUnsupported"
+	// ReasonAPIMissing: the cluster lacks the API of an object that the spec
+	// asks for.
+	ReasonAPIMissing = "APIMissing"
+	// ReasonNotAdmitted: the Ingress controller or the Gateway has not taken the
+	// route; the message says what it said.
+	ReasonNotAdmitted = "NotAdmitted"
+	// ReasonAutoscalerConflict: a HorizontalPodAutoscaler targets what is scaled
+	// by someone else; the message names it.
+	ReasonAutoscalerConflict = "AutoscalerConflict"
 	// ReasonApplyFailed: a request failed and is tried again.
 	ReasonApplyFailed = "ApplyFailed"
 )

@@ -44,7 +44,22 @@ type MarketplaceList struct {
 }
 
 // MarketplaceSpec is what is wanted. Every field has a default.
+//
+// +kubebuilder:validation:XValidation:rule="!(has(self.version) && has(self.upgradePolicy) && self.upgradePolicy == 'Automatic')",message="version and upgradePolicy: Automatic exclude each other: remove version to follow the operator, or upgradePolicy to stay at the version",fieldPath=".version"
 type MarketplaceSpec struct {
+	// version is the release that the services run, such as v0.2.0. An operator
+	// knows its own and the one before. Default: the operator's at the time the
+	// Marketplace was made, which status.version pins.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="self.matches('^v[0-9]+\\\\.[0-9]+\\\\.[0-9]+(-[0-9A-Za-z.-]+)?$')",message="version must be a release such as v0.2.0"
+	Version string `json:"version,omitempty"`
+	// upgradePolicy says what a newer operator does where version is not set.
+	// Pinned leaves the services as they are. Automatic brings them to its own
+	// release.
+	// +optional
+	// +kubebuilder:default=Pinned
+	UpgradePolicy UpgradePolicy `json:"upgradePolicy,omitempty"`
 	// database is where the services keep their data.
 	// +optional
 	// +kubebuilder:default={}
@@ -65,21 +80,118 @@ type MarketplaceSpec struct {
 	// +optional
 	// +kubebuilder:default={}
 	Messaging MessagingSpec `json:"messaging,omitzero"`
+	// exposure makes the services reachable from outside the cluster. Default:
+	// they are reachable inside alone.
+	// +optional
+	Exposure *ExposureSpec `json:"exposure,omitempty"`
+	// monitoring says what is made for Prometheus and Grafana.
+	// +optional
+	// +kubebuilder:default={}
+	Monitoring MonitoringSpec `json:"monitoring,omitzero"`
+	// networkPolicy restricts who may connect to whom.
+	// +optional
+	// +kubebuilder:default={}
+	NetworkPolicy NetworkPolicySpec `json:"networkPolicy,omitzero"`
 	// paused stops the operator from changing anything for this Marketplace;
 	// what runs goes on running, at the size that it has.
 	// +optional
 	Paused bool `json:"paused,omitempty"`
 }
 
+// UpgradePolicy says what a newer operator does to a Marketplace.
+//
+// +kubebuilder:validation:Enum=Pinned;Automatic
+type UpgradePolicy string
+
+const (
+	// UpgradePinned keeps the release that status.version names.
+	UpgradePinned UpgradePolicy = "Pinned"
+	// UpgradeAutomatic follows the operator's own release.
+	UpgradeAutomatic UpgradePolicy = "Automatic"
+)
+
 // DatabaseSpec is where the services keep their data.
 //
-// +kubebuilder:validation:XValidation:rule="quantity(has(self.embedded) ? string(self.embedded.storage.size) : '5Gi').compareTo(quantity(has(oldSelf.embedded) ? string(oldSelf.embedded.storage.size) : '5Gi')) >= 0",message="embedded.storage.size can only grow (it is 5Gi where it is not set): a volume cannot shrink; to use a smaller one, make another Marketplace",fieldPath=".embedded"
-// +kubebuilder:validation:XValidation:rule=`(has(self.embedded) && has(self.embedded.storage.className) ? self.embedded.storage.className : "") == (has(oldSelf.embedded) && has(oldSelf.embedded.storage.className) ? oldSelf.embedded.storage.className : "")`,message="embedded.storage.className cannot be changed: the data stays on the volume that was made first; to use another class, make another Marketplace",fieldPath=".embedded"
+// +kubebuilder:validation:XValidation:rule="!(has(self.embedded) && has(self.external))",message="database.embedded and database.external exclude each other: remove one",fieldPath=".external"
+// +kubebuilder:validation:XValidation:rule="has(self.external) || quantity(has(self.embedded) ? string(self.embedded.storage.size) : '5Gi').compareTo(quantity(has(oldSelf.embedded) ? string(oldSelf.embedded.storage.size) : '5Gi')) >= 0",message="embedded.storage.size can only grow (it is 5Gi where it is not set): a volume cannot shrink; to use a smaller one, make another Marketplace",fieldPath=".embedded"
+// +kubebuilder:validation:XValidation:rule=`has(self.external) || has(oldSelf.external) || (has(self.embedded) && has(self.embedded.storage.className) ? self.embedded.storage.className : "") == (has(oldSelf.embedded) && has(oldSelf.embedded.storage.className) ? oldSelf.embedded.storage.className : "")`,message="embedded.storage.className cannot be changed: the data stays on the volume that was made first; to use another class, make another Marketplace",fieldPath=".embedded"
 type DatabaseSpec struct {
 	// embedded is one PostgreSQL that the operator runs, for evaluation. It is
 	// what a Marketplace gets that names nothing else.
 	// +optional
 	Embedded *EmbeddedDatabase `json:"embedded,omitempty"`
+	// external is a PostgreSQL that someone else runs.
+	// +optional
+	External *ExternalDatabase `json:"external,omitempty"`
+}
+
+// ExternalDatabase is a PostgreSQL, version 15 or newer, that someone else
+// runs. Several Marketplaces may share one: each has schemas and roles of its
+// own.
+type ExternalDatabase struct {
+	// urlSecretRef names the Secret, in the Marketplace's namespace, that holds
+	// a postgres:// URL of an existing database, with a role that may create
+	// roles (CREATEROLE) and schemas (CREATE on the database). Key: "url". The
+	// services get roles of their own; this one only migrates.
+	// +required
+	URLSecretRef SecretKeyReference `json:"urlSecretRef"`
+	// tls says how connections are secured. Default: VerifyFull, unless the URL
+	// has a parameter sslmode.
+	// +optional
+	TLS *DatabaseTLS `json:"tls,omitempty"`
+}
+
+// DatabaseTLS says how connections to an external database are secured.
+//
+// +kubebuilder:validation:XValidation:rule="!(has(self.mode) && self.mode == 'Disable' && has(self.caSecretRef))",message="tls.caSecretRef has no meaning with tls.mode Disable: remove one",fieldPath=".caSecretRef"
+type DatabaseTLS struct {
+	// mode is what is asked of the server. Default: the URL's parameter
+	// sslmode, and without it VerifyFull.
+	// +optional
+	Mode DatabaseTLSMode `json:"mode,omitempty"`
+	// caSecretRef names the Secret with the certificates, in PEM, that the
+	// server's is verified with. Key: "ca.crt". Default: the image's own roots.
+	// +optional
+	CASecretRef *SecretKeyReference `json:"caSecretRef,omitempty"`
+}
+
+// DatabaseTLSMode is what is asked of a database server; as libpq's sslmode.
+//
+// +kubebuilder:validation:Enum=Disable;Require;VerifyCA;VerifyFull
+type DatabaseTLSMode string
+
+const (
+	// DatabaseTLSDisable uses no TLS.
+	DatabaseTLSDisable DatabaseTLSMode = "Disable"
+	// DatabaseTLSRequire encrypts, and trusts whoever answers.
+	DatabaseTLSRequire DatabaseTLSMode = "Require"
+	// DatabaseTLSVerifyCA verifies who signed the server's certificate.
+	DatabaseTLSVerifyCA DatabaseTLSMode = "VerifyCA"
+	// DatabaseTLSVerifyFull verifies its host name, too.
+	DatabaseTLSVerifyFull DatabaseTLSMode = "VerifyFull"
+)
+
+// SecretKeyReference names one key of a Secret in the Marketplace's namespace.
+type SecretKeyReference struct {
+	// name of the Secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+	// key in the Secret. The default stands at the field that refers to it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[-._a-zA-Z0-9]+$`
+	Key string `json:"key,omitempty"`
+}
+
+// SecretReference names a Secret in the Marketplace's namespace.
+type SecretReference struct {
+	// name of the Secret.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
 }
 
 // EmbeddedDatabase is one PostgreSQL server on one volume. It survives
@@ -138,11 +250,58 @@ const (
 )
 
 // BusSpec is what carries events between pods.
+//
+// +kubebuilder:validation:XValidation:rule="!(has(self.embedded) && has(self.external))",message="bus.embedded and bus.external exclude each other: remove one",fieldPath=".external"
 type BusSpec struct {
 	// embedded is a NATS that the operator runs. It is what a Marketplace gets
 	// that names nothing else.
 	// +optional
 	Embedded *EmbeddedBus `json:"embedded,omitempty"`
+	// external is a NATS that someone else runs.
+	// +optional
+	External *ExternalBus `json:"external,omitempty"`
+}
+
+// ExternalBus is a NATS, server or cluster, that someone else runs. Core NATS
+// suffices. Several Marketplaces may share one: each has subjects of its own,
+// below mp.<installation>.
+type ExternalBus struct {
+	// urls of the servers, such as nats://nats.example.com:4222 or tls://…,
+	// without credentials.
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	URLs []BusURL `json:"urls"`
+	// credentialsSecretRef names the Secret with what the services sign in
+	// with: either the key "token"; or "username" and "password"; or "user.creds",
+	// a NATS credentials file. Default: no credentials.
+	// +optional
+	CredentialsSecretRef *SecretReference `json:"credentialsSecretRef,omitempty"`
+	// tls says how connections are secured. TLS is used where it is set, where a
+	// URL begins with tls://, and where the server asks for it.
+	// +optional
+	TLS *BusTLS `json:"tls,omitempty"`
+}
+
+// BusURL is the address of a NATS server.
+//
+// +kubebuilder:validation:MaxLength=512
+// +kubebuilder:validation:XValidation:rule="isURL(self) && url(self).getScheme() in ['nats', 'tls'] && url(self).getHostname().size() > 0 && !self.contains('@') && !self.contains(',')",message="a bus URL must be nats://host:port or tls://host:port, without credentials: those belong into the Secret of bus.external.credentialsSecretRef"
+type BusURL string
+
+// BusTLS says how connections to an external bus are secured. The server's
+// certificate and host name are always verified.
+type BusTLS struct {
+	// caSecretRef names the Secret with the certificates, in PEM, that the
+	// server's is verified with. Key: "ca.crt". Default: the image's own roots.
+	// +optional
+	CASecretRef *SecretKeyReference `json:"caSecretRef,omitempty"`
+	// clientCertificateSecretRef names the Secret of type kubernetes.io/tls
+	// (keys "tls.crt" and "tls.key") that the services show to the server.
+	// Default: none.
+	// +optional
+	ClientCertificateSecretRef *SecretReference `json:"clientCertificateSecretRef,omitempty"`
 }
 
 // EmbeddedBus is one NATS server, or a cluster of three, without a volume.
@@ -165,9 +324,20 @@ type AuthSpec struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=100
 	Replicas *int32 `json:"replicas,omitempty"`
+	// autoscaling lets an ordinary HorizontalPodAutoscaler choose the number of
+	// pods by their CPU; replicas is ignored then.
+	// +optional
+	Autoscaling *CPUAutoscalingSpec `json:"autoscaling,omitempty"`
 	// resources of each pod's container.
 	// +optional
 	Resources *Resources `json:"resources,omitempty"`
+	// template shapes the pods.
+	// +optional
+	Template *PodTemplate `json:"template,omitempty"`
+	// keyRotation says how often the key that signs tokens is replaced.
+	// +optional
+	// +kubebuilder:default={}
+	KeyRotation KeyRotationSpec `json:"keyRotation,omitzero"`
 	// issuer stands as "iss" in every access token: a URL without query and
 	// fragment. Default: the in-cluster URL of the auth Service. A change
 	// invalidates the access tokens that are out.
@@ -198,9 +368,16 @@ type TasksSpec struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=100
 	Replicas *int32 `json:"replicas,omitempty"`
+	// autoscaling lets an ordinary HorizontalPodAutoscaler choose the number of
+	// pods by their CPU; replicas is ignored then.
+	// +optional
+	Autoscaling *CPUAutoscalingSpec `json:"autoscaling,omitempty"`
 	// resources of each pod's container.
 	// +optional
 	Resources *Resources `json:"resources,omitempty"`
+	// template shapes the pods.
+	// +optional
+	Template *PodTemplate `json:"template,omitempty"`
 }
 
 // MessagingSpec is the messaging service.
@@ -229,6 +406,9 @@ type MessagingSpec struct {
 	// resources of each pod's container.
 	// +optional
 	Resources *Resources `json:"resources,omitempty"`
+	// template shapes the pods.
+	// +optional
+	Template *PodTemplate `json:"template,omitempty"`
 }
 
 // Origin is scheme://host[:port] (RFC 6454), without a path.
