@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"sort"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -33,28 +32,6 @@ type secretFacts struct {
 	keys *keyFacts
 }
 
-// keyFacts are the public side of the signing keys.
-type keyFacts struct {
-	jwks      []byte
-	published []publishedKey
-}
-
-type publishedKey struct {
-	id          string
-	activatesAt time.Time
-}
-
-// active returns the id of the key that signs at now, or nothing.
-func (k keyFacts) active(now time.Time) string {
-	var best publishedKey
-	for _, key := range k.published {
-		if !key.activatesAt.After(now) && (best.id == "" || key.activatesAt.After(best.activatesAt)) {
-			best = key
-		}
-	}
-	return best.id
-}
-
 // secretKind is a Secret that the operator makes once and never overwrites.
 type secretKind struct {
 	name      string
@@ -63,17 +40,16 @@ type secretKind struct {
 	create func() (map[string][]byte, error)
 	// keys must be there and not be empty.
 	keys []string
+	// read takes down what is to be known of the contents, nil where that is
+	// nothing beyond their fingerprint.
+	read func(*corev1.Secret, *secretFacts) error
 }
 
 // secretKinds are the Secrets of a Marketplace.
 func (r *Reconciler) secretKinds(m *v1alpha1.Marketplace, installation string) []secretKind {
 	names := desired.NamesOf(m)
 	kinds := []secretKind{
-		{
-			name: names.Signing(), component: contract.ComponentAuth,
-			create: r.createSigningKeys,
-			keys:   []string{contract.FileSigningKeys, contract.FileRefreshKey},
-		},
+		r.signingKind(names),
 		{
 			name: names.DatabaseAdmin(), component: contract.ComponentDatabase,
 			create: createDatabaseLogin(names, desired.DatabaseSuperuser),
@@ -175,54 +151,24 @@ func (r *Reconciler) createSecret(ctx context.Context, m *v1alpha1.Marketplace, 
 	return secret, nil
 }
 
+// remedy is what to do about a damaged Secret.
+const remedy = "restore it, or delete the Secret to have a new one made"
+
 // factsOf checks a Secret and takes down what may be remembered of it.
 func factsOf(secret *corev1.Secret, kind secretKind) (secretFacts, error) {
-	const remedy = "restore it, or delete the Secret to have a new one made"
 	for _, key := range kind.keys {
 		if len(secret.Data[key]) == 0 {
 			return secretFacts{}, stop(v1alpha1.ReasonSecretInvalid, "Secret %s has no key %q: %s", secret.Name, key, remedy)
 		}
 	}
 	f := secretFacts{uid: secret.UID, resourceVersion: secret.ResourceVersion, fingerprint: fingerprint(secret.Data)}
-	document, ok := secret.Data[contract.FileSigningKeys]
-	if !ok {
+	if kind.read == nil {
 		return f, nil
 	}
-	keys, err := contract.ParseSigningKeys(document)
-	if err != nil {
-		return secretFacts{}, stop(v1alpha1.ReasonSecretInvalid, "Secret %s: %w: %s", secret.Name, err, remedy)
-	}
-	jwks, err := keys.JWKS()
-	if err != nil {
-		return secretFacts{}, fmt.Errorf("derive public keys: %w", err)
-	}
-	f.keys = &keyFacts{jwks: jwks}
-	for _, key := range keys.Keys {
-		f.keys.published = append(f.keys.published, publishedKey{id: key.ID, activatesAt: key.ActivatesAt})
+	if err := kind.read(secret, &f); err != nil {
+		return secretFacts{}, err
 	}
 	return f, nil
-}
-
-// createSigningKeys makes the first key, which signs at once: nothing has been
-// published before that could be cached without it. A minute is left for
-// clocks that differ.
-func (r *Reconciler) createSigningKeys() (map[string][]byte, error) {
-	key, err := contract.NewSigningKey(r.Now().Add(-time.Minute))
-	if err != nil {
-		return nil, err
-	}
-	document, err := contract.SigningKeys{Keys: []contract.SigningKey{key}}.Marshal()
-	if err != nil {
-		return nil, err
-	}
-	refresh := make([]byte, 32)
-	if _, err := rand.Read(refresh); err != nil {
-		return nil, err
-	}
-	return map[string][]byte{
-		contract.FileSigningKeys: document,
-		contract.FileRefreshKey:  []byte(base64.StdEncoding.EncodeToString(refresh)),
-	}, nil
 }
 
 func createDatabaseLogin(names desired.Names, role string) func() (map[string][]byte, error) {
