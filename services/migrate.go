@@ -27,7 +27,7 @@ func migrationPlan(installation string, password func(service string) string) mi
 		contract.ComponentTasks:     tasksstore.Migrations(),
 		contract.ComponentMessaging: messagingstore.Migrations(),
 	}
-	plan := migration.Plan{Installation: installation, Events: eventlog.Migrations()}
+	plan := migration.Plan{Installation: installation, Events: eventlog.Migrations(), AdoptEvents: eventlog.Adopt}
 	for _, service := range contract.Services() {
 		plan.Schemas = append(plan.Schemas, migration.Schema{
 			Service: service, Password: password(service), Migrations: migrations[service],

@@ -33,8 +33,11 @@ type Schema struct {
 type Plan struct {
 	Installation string
 	// Events are the migrations of the shared events schema.
-	Events  fs.FS
-	Schemas []Schema
+	Events fs.FS
+	// AdoptEvents makes the log in the events schema go on in this cluster, and
+	// returns how many events that moved.
+	AdoptEvents func(ctx context.Context, conn *pgx.Conn, schema string) (int64, error)
+	Schemas     []Schema
 }
 
 // MinServerVersion is the oldest PostgreSQL that works, as server_version_num.
@@ -69,6 +72,13 @@ func Apply(ctx context.Context, url string, plan Plan, log *slog.Logger) error {
 	if err := up(ctx, config, events, plan.Events, log); err != nil {
 		return err
 	}
+	moved, err := plan.AdoptEvents(ctx, conn, events)
+	if err != nil {
+		return err
+	}
+	if moved > 0 {
+		log.Info("the event log came from another cluster, and goes on in this one", "events", moved)
+	}
 	for _, s := range plan.Schemas {
 		role := contract.DatabaseRole(plan.Installation, s.Service)
 		schema := contract.DatabaseSchema(plan.Installation, s.Service)
@@ -78,10 +88,10 @@ func Apply(ctx context.Context, url string, plan Plan, log *slog.Logger) error {
 		if err := ensureSchema(ctx, conn, schema); err != nil {
 			return err
 		}
-		if err := grant(ctx, conn, role, schema, events); err != nil {
+		if err := up(ctx, config, schema, s.Migrations, log); err != nil {
 			return err
 		}
-		if err := up(ctx, config, schema, s.Migrations, log); err != nil {
+		if err := grant(ctx, conn, role, schema, events); err != nil {
 			return err
 		}
 	}
@@ -132,13 +142,16 @@ func ensureSchema(ctx context.Context, conn *pgx.Conn, schema string) error {
 }
 
 // grant lets a role use its own schema's tables, not change their shape, and
-// write and read the shared events.
+// write and read the shared events. It comes after the migrations and names all
+// tables, so that it holds for those that a dump brought, too.
 func grant(ctx context.Context, conn *pgx.Conn, role, schema, events string) error {
 	r, s, e := quote(role), quote(schema), quote(events)
 	for _, statement := range []string{
 		"GRANT USAGE ON SCHEMA " + s + ", " + e + " TO " + r,
-		"ALTER DEFAULT PRIVILEGES IN SCHEMA " + s + " GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO " + r,
-		"ALTER DEFAULT PRIVILEGES IN SCHEMA " + s + " GRANT USAGE ON SEQUENCES TO " + r,
+		"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA " + s + " TO " + r,
+		"GRANT USAGE ON ALL SEQUENCES IN SCHEMA " + s + " TO " + r,
+		// What has been migrated is not the service's business.
+		"REVOKE ALL ON " + s + "." + goose.DefaultTablename + " FROM " + r,
 		"GRANT SELECT, INSERT ON " + e + ".events TO " + r,
 		"GRANT SELECT, INSERT, UPDATE ON " + e + ".consumers TO " + r,
 	} {

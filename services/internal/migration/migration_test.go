@@ -85,7 +85,7 @@ func TestApplyAgainAndBeside(t *testing.T) {
 	url := testkit.EmptyDatabase(t)
 	plan := func(installation, password string) migration.Plan {
 		return migration.Plan{
-			Installation: installation, Events: eventlog.Migrations(),
+			Installation: installation, Events: eventlog.Migrations(), AdoptEvents: eventlog.Adopt,
 			Schemas: []migration.Schema{{Service: contract.ComponentAuth, Password: password, Migrations: things}},
 		}
 	}
@@ -138,7 +138,7 @@ func TestRunsOfOneInstallationWaitForEachOther(t *testing.T) {
 	for range cap(results) {
 		go func() {
 			results <- migration.Apply(t.Context(), url, migration.Plan{
-				Installation: "0a", Events: eventlog.Migrations(),
+				Installation: "0a", Events: eventlog.Migrations(), AdoptEvents: eventlog.Adopt,
 				Schemas: []migration.Schema{{Service: contract.ComponentAuth, Password: "one", Migrations: slow}},
 			}, testkit.Logger(t))
 		}()
@@ -156,6 +156,8 @@ func TestRunsOfOneInstallationWaitForEachOther(t *testing.T) {
 			}
 			select {
 			case <-tick.C:
+			case err := <-results:
+				t.Fatalf("a run ended before its turn: %v", err)
 			case <-deadline:
 				t.Fatalf("no run waits for the lock %s %d", condition, held)
 			}

@@ -108,7 +108,7 @@ type Database struct {
 func NewDatabase(t testing.TB, services map[string]fs.FS) *Database {
 	t.Helper()
 	db := &Database{AdminURL: EmptyDatabase(t), Installation: uuid.NewString(), passwords: map[string]string{}}
-	plan := migration.Plan{Installation: db.Installation, Events: eventlog.Migrations()}
+	plan := migration.Plan{Installation: db.Installation, Events: eventlog.Migrations(), AdoptEvents: eventlog.Adopt}
 	for service, migrations := range services {
 		db.passwords[service] = rand.Text()
 		plan.Schemas = append(plan.Schemas, migration.Schema{
