@@ -68,6 +68,7 @@ type config struct {
 	leaderElect       bool
 	electionID        string
 	electionNamespace string
+	namespace         string
 	watchNamespaces   []string
 	logLevel          slog.Level
 }
@@ -90,6 +91,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (config,
 	flags.BoolVar(&c.leaderElect, "leader-elect", false, "let one of several operators work at a time")
 	flags.StringVar(&c.electionID, "leader-election-id", name, "name of the lease; operators that look after different namespaces need different ones")
 	flags.StringVar(&c.electionNamespace, "leader-election-namespace", "", "namespace of the lease; by default the operator's own")
+	flags.StringVar(&c.namespace, "namespace", "", "the operator's own namespace, which NetworkPolicies admit to the services' internal port; by default that of its service account, and everyone is admitted where there is none")
 	flags.StringVar(&namespaces, "watch-namespaces", "", "comma-separated namespaces to look after; by default all")
 	flags.TextVar(&c.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	if err := flags.Parse(args); err != nil {
@@ -128,13 +130,20 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	if err != nil {
 		return err
 	}
+	if c.namespace == "" {
+		if c.namespace, err = ownNamespace(serviceAccountNamespace); err != nil {
+			return err
+		}
+	}
 	reconciler := &controllers.Reconciler{
 		Client:   mgr.GetClient(),
 		Live:     mgr.GetAPIReader(),
 		Recorder: mgr.GetEventRecorder(name),
 		Load:     load.NewHTTPReader(contract.InternalPort),
 		Now:      time.Now,
-		Config:   controllers.Config{Image: c.image, PostgresImage: c.postgresImage, Version: version},
+		Config: controllers.Config{
+			Image: c.image, PostgresImage: c.postgresImage, Version: version, Namespace: c.namespace,
+		},
 	}
 	if err := reconciler.SetupWithManager(mgr); err != nil {
 		return err
@@ -144,6 +153,22 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		return fmt.Errorf("run: %w", err)
 	}
 	return nil
+}
+
+// serviceAccountNamespace is where a pod with a service account finds its own
+// namespace.
+const serviceAccountNamespace = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
+// ownNamespace reads the operator's namespace; empty outside a cluster.
+func ownNamespace(path string) (string, error) {
+	content, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the operator's namespace: %w", err)
+	}
+	return strings.TrimSpace(string(content)), nil
 }
 
 func newManager(kubernetes *rest.Config, c config) (ctrl.Manager, error) {

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -37,6 +39,10 @@ func TestParse(t *testing.T) {
 				c.watchNamespaces, c.leaderElect, c.logLevel = []string{"a", "b"}, true, slog.LevelDebug
 			},
 		},
+		"its own namespace": {
+			args: []string{"--namespace=ops"},
+			want: func(c *config) { c.namespace = "ops" },
+		},
 		"no image":          {env: map[string]string{envImage: ""}, wantErr: "set --image or MARKETPLANE_IMAGE"},
 		"unknown flag":      {args: []string{"--colour"}, wantErr: "not defined: -colour"},
 		"an argument":       {args: []string{"run"}, wantErr: `unexpected argument "run"`},
@@ -66,5 +72,18 @@ func TestParse(t *testing.T) {
 				t.Errorf("config (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestOwnNamespace(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "namespace")
+	if got, err := ownNamespace(file); got != "" || err != nil {
+		t.Errorf("outside a cluster: %q, %v; want none", got, err)
+	}
+	if err := os.WriteFile(file, []byte("marketplane-system\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ownNamespace(file); got != "marketplane-system" || err != nil {
+		t.Errorf("in a cluster: %q, %v", got, err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -34,6 +35,7 @@ func (w *world) inventory() map[string]client.Object {
 		"Secret":                &corev1.SecretList{},
 		"PersistentVolumeClaim": &corev1.PersistentVolumeClaimList{},
 		"PodDisruptionBudget":   &policyv1.PodDisruptionBudgetList{},
+		"NetworkPolicy":         &networkingv1.NetworkPolicyList{},
 	} {
 		w.must(w.client.List(w.ctx, list, client.InNamespace(w.namespace)))
 		objects, err := meta.ExtractList(list)
@@ -80,6 +82,10 @@ var wantInventory = []string{
 	"Deployment/shop-messaging",
 	"Deployment/shop-tasks",
 	"Job/shop-migrate-HASH",
+	"NetworkPolicy/shop-bus",
+	"NetworkPolicy/shop-database",
+	"NetworkPolicy/shop-migrate",
+	"NetworkPolicy/shop-services",
 	"PersistentVolumeClaim/shop-database",
 	"PodDisruptionBudget/shop-auth",
 	"PodDisruptionBudget/shop-messaging",

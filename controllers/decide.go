@@ -88,6 +88,7 @@ func (r *Reconciler) inputs(names desired.Names, seen observation, s size) desir
 		PostgresImage:     r.Config.PostgresImage,
 		Fingerprints:      map[string]string{},
 		MessagingReplicas: s.replicas,
+		OperatorNamespace: r.Config.Namespace,
 	}
 	for name, facts := range seen.secrets {
 		in.Fingerprints[name] = facts.fingerprint

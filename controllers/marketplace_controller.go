@@ -13,6 +13,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
@@ -38,6 +39,10 @@ type Config struct {
 	PostgresImage string
 	// Version of the operator, for the status.
 	Version string
+	// Namespace that the operator runs in, from which NetworkPolicies admit it.
+	// Empty, where it runs outside the cluster: the services' internal port is
+	// open to everyone then.
+	Namespace string
 	// Tick is how often connections are read; zero means 5 seconds.
 	Tick time.Duration
 }
@@ -120,6 +125,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Owns(&corev1.Service{}).
 		Owns(&corev1.ConfigMap{}).
 		Owns(&policyv1.PodDisruptionBudget{}, specChanged).
+		Owns(&networkingv1.NetworkPolicy{}).
 		Owns(&corev1.Secret{}, builder.OnlyMetadata).
 		// A kept volume has no owner, and pods are owned by their workloads.
 		Watches(&corev1.PersistentVolumeClaim{}, byLabel).

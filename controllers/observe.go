@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -181,9 +182,10 @@ func (r *Reconciler) observeObjects(ctx context.Context, seen *observation, ours
 		configMaps   corev1.ConfigMapList
 		claims       corev1.PersistentVolumeClaimList
 		budgets      policyv1.PodDisruptionBudgetList
+		policies     networkingv1.NetworkPolicyList
 	)
 	for _, list := range []client.ObjectList{
-		&deployments, &statefulSets, &jobs, &services, &configMaps, &claims, &budgets,
+		&deployments, &statefulSets, &jobs, &services, &configMaps, &claims, &budgets, &policies,
 	} {
 		if err := r.Client.List(ctx, list, ours...); err != nil {
 			return fmt.Errorf("list %T: %w", list, err)
@@ -210,6 +212,9 @@ func (r *Reconciler) observeObjects(ctx context.Context, seen *observation, ours
 	}
 	for i := range budgets.Items {
 		put("PodDisruptionBudget", &budgets.Items[i])
+	}
+	for i := range policies.Items {
+		put("NetworkPolicy", &policies.Items[i])
 	}
 	return nil
 }

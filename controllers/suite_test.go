@@ -153,6 +153,7 @@ func newWorld(t *testing.T) *world {
 			Image:         "marketplane:one",
 			PostgresImage: "postgres:17",
 			Version:       "v0.0.1-test",
+			Namespace:     "marketplane-system",
 			Tick:          100 * time.Millisecond,
 		},
 	}

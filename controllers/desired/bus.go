@@ -30,7 +30,7 @@ func (r renderer) bus() []Object {
 	podSpec := pod(serviceUser, busGrace, container).
 		WithVolumes(secretVolume("bus", r.names.Bus())).
 		WithTopologySpreadConstraints(r.spread(component))
-	objects := []Object{
+	objects := append(r.busPolicy(),
 		corev1ac.Service(r.names.Bus(), r.m.Namespace).
 			WithLabels(Labels(r.m, component)).
 			WithOwnerReferences(Owner(r.m)).
@@ -47,8 +47,7 @@ func (r renderer) bus() []Object {
 				WithServiceName(r.names.BusRoutes()).
 				WithPodManagementPolicy(appsv1.ParallelPodManagement).
 				WithSelector(r.selector(component)).
-				WithTemplate(r.template(component, r.fingerprints(r.names.Bus()), podSpec))),
-	}
+				WithTemplate(r.template(component, r.fingerprints(r.names.Bus()), podSpec))))
 	if spec.Replicas > 1 {
 		objects = append(objects, corev1ac.Service(r.names.BusRoutes(), r.m.Namespace).
 			WithLabels(Labels(r.m, component)).

@@ -57,15 +57,14 @@ func (r renderer) database() []Object {
 		WithSpec(corev1ac.ServiceSpec().
 			WithSelector(SelectorLabels(r.m, contract.ComponentDatabase)).
 			WithPorts(servicePort("postgresql", contract.DatabasePort, "postgresql")))
-	return []Object{
+	return append(r.databasePolicy(),
 		corev1ac.ConfigMap(r.names.DatabaseScripts(), r.m.Namespace).
 			WithLabels(labels).
 			WithOwnerReferences(Owner(r.m)).
 			WithData(scripts),
 		r.databaseClaim(spec.Storage),
 		service,
-		r.databaseServer(spec),
-	}
+		r.databaseServer(spec))
 }
 
 // databaseClaim is the volume. It belongs to the Marketplace only where it is

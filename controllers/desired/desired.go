@@ -26,6 +26,12 @@ type Inputs struct {
 	Fingerprints map[string]string
 	// MessagingReplicas is how many messaging pods are wanted.
 	MessagingReplicas int32
+	// OperatorNamespace is where the operator runs; empty where it runs outside
+	// the cluster.
+	OperatorNamespace string
+	// ExternalDatabasePorts are those of the external database's URL; 5432 where
+	// there is none.
+	ExternalDatabasePorts []int32
 	// Volume is the database's volume as it exists, nil where it does not.
 	Volume *Volume
 }
@@ -55,7 +61,7 @@ type Objects struct {
 	Migration Object
 	// Access are the Services and disruption budgets of the services.
 	Access []Object
-	// Workloads are the Deployments of the services.
+	// Workloads are the Deployments of the services, and what goes with them.
 	Workloads []Object
 }
 
@@ -74,8 +80,9 @@ func Build(m *v1alpha1.Marketplace, in Inputs) Objects {
 	o := Objects{
 		Foundation: []Object{r.jwks()},
 		Migration:  r.migration(),
-		Workloads:  []Object{r.auth(), r.tasks(), r.messaging()},
+		Workloads:  append(r.servicesPolicy(), r.auth(), r.tasks(), r.messaging()),
 	}
+	o.Foundation = append(o.Foundation, r.migratePolicy()...)
 	o.Foundation = append(o.Foundation, r.database()...)
 	o.Foundation = append(o.Foundation, r.bus()...)
 	o.Access = append(o.Access, r.serviceAccess()...)

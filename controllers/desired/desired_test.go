@@ -34,6 +34,7 @@ func inputs() desired.Inputs {
 			"shop-signing": "s0",
 		},
 		MessagingReplicas: 2,
+		OperatorNamespace: "marketplane-system",
 	}
 }
 
@@ -95,6 +96,9 @@ messaging:
   autoscaling: {minReplicas: 2, maxReplicas: 9, targetConnections: 1000}
   drain: {floorSeconds: 3, windowSeconds: 12}
   allowedOrigins: [https://app.example.com, http://localhost:3000]
+networkPolicy:
+  clientNamespaces: [ingress]
+  monitoringNamespaces: [monitoring, marketplane-system]
 `,
 			change: func(in *desired.Inputs) {
 				in.MessagingReplicas = 7
