@@ -114,6 +114,9 @@ const (
 // SetupWithManager registers the reconciler and what it watches.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	r.memories = newMemories()
+	if err := addIndexes(mgr); err != nil {
+		return err
+	}
 	byLabel := handler.EnqueueRequestsFromMapFunc(marketplaceByLabel)
 	// Budgets change their status with every pod; only their spec is ours.
 	specChanged := builder.WithPredicates(predicate.GenerationChangedPredicate{})
@@ -130,6 +133,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		// A kept volume has no owner, and pods are owned by their workloads.
 		Watches(&corev1.PersistentVolumeClaim{}, byLabel).
 		Watches(&corev1.Pod{}, byLabel).
+		Watches(&corev1.Secret{}, r.marketplacesByNamedSecret(), builder.OnlyMetadata).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: maxConcurrent,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstPause, longestPause),

@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -87,4 +88,42 @@ func orDefault(p *int32, value int32) int32 {
 		return value
 	}
 	return *p
+}
+
+// NamedSecrets returns the names of the Secrets, in the Marketplace's
+// namespace, that its spec names, each once. The operator reads them, and looks
+// again when one of them changes.
+func (m *Marketplace) NamedSecrets() []string {
+	var names []string
+	add := func(name string) {
+		if name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	if d := m.Spec.Database.External; d != nil {
+		add(d.URLSecretRef.Name)
+		if d.TLS != nil && d.TLS.CASecretRef != nil {
+			add(d.TLS.CASecretRef.Name)
+		}
+	}
+	if b := m.Spec.Bus.External; b != nil {
+		if b.CredentialsSecretRef != nil {
+			add(b.CredentialsSecretRef.Name)
+		}
+		if b.TLS != nil && b.TLS.CASecretRef != nil {
+			add(b.TLS.CASecretRef.Name)
+		}
+		if b.TLS != nil && b.TLS.ClientCertificateSecretRef != nil {
+			add(b.TLS.ClientCertificateSecretRef.Name)
+		}
+	}
+	return names
+}
+
+// KeyOr returns the key, or what it is by default.
+func (r SecretKeyReference) KeyOr(byDefault string) string {
+	if r.Key == "" {
+		return byDefault
+	}
+	return r.Key
 }
