@@ -71,6 +71,9 @@ func (r *Reconciler) applyObject(ctx context.Context, m *v1alpha1.Marketplace, m
 	}
 	err = r.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u),
 		client.FieldOwner(FieldOwner), client.ForceOwnership)
+	if goneAPI(err, u.GroupVersionKind()) {
+		return wait(v1alpha1.ReasonAPIMissing, "%s: the cluster has just lost the API of it", key)
+	}
 	if err != nil {
 		return classify(err, key.String())
 	}

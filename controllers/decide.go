@@ -1,6 +1,8 @@
 package controllers
 
 import (
+	"slices"
+
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 
@@ -77,6 +79,7 @@ func (r *Reconciler) decide(m *v1alpha1.Marketplace, seen observation, messaging
 	} else {
 		p.held = append(p.held, objects.Workloads...)
 	}
+	p.apply = slices.DeleteFunc(p.apply, seen.lacksAPI)
 	return p
 }
 

@@ -63,6 +63,7 @@ type Reconciler struct {
 	Config Config
 
 	memories *memories
+	optional *optionalAPIs
 }
 
 // Reconcile looks at one Marketplace and does what is due.
@@ -120,7 +121,11 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	byLabel := handler.EnqueueRequestsFromMapFunc(marketplaceByLabel)
 	// Budgets change their status with every pod; only their spec is ours.
 	specChanged := builder.WithPredicates(predicate.GenerationChangedPredicate{})
-	err := ctrl.NewControllerManagedBy(mgr).
+	var err error
+	if r.optional, err = newOptionalAPIs(mgr, optionalInterval); err != nil {
+		return fmt.Errorf("set up the Marketplace controller: %w", err)
+	}
+	err = ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.Marketplace{}, specChanged).
 		Owns(&appsv1.Deployment{}).
 		Owns(&appsv1.StatefulSet{}).
@@ -134,6 +139,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&corev1.PersistentVolumeClaim{}, byLabel).
 		Watches(&corev1.Pod{}, byLabel).
 		Watches(&corev1.Secret{}, r.marketplacesByNamedSecret(), builder.OnlyMetadata).
+		WatchesRawSource(r.optional).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: maxConcurrent,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstPause, longestPause),

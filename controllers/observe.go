@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -55,6 +56,8 @@ type observation struct {
 	secrets map[string]secretFacts
 	// load of the messaging tier.
 	load load.Total
+	// served are the optional kinds that the cluster has.
+	served map[schema.GroupVersionKind]bool
 	// applied says what the operator itself made of the objects: where that is
 	// newer than what was seen, the cache lags behind.
 	applied map[objectKey]appliedRecord
@@ -153,6 +156,9 @@ func (r *Reconciler) observe(ctx context.Context, m *v1alpha1.Marketplace, mem *
 		client.MatchingLabels{contract.LabelMarketplace: m.Name},
 	}
 	if err := r.observeObjects(ctx, &seen, ours); err != nil {
+		return seen, err
+	}
+	if err := r.optional.observe(ctx, &seen, ours); err != nil {
 		return seen, err
 	}
 	var pods corev1.PodList
