@@ -125,6 +125,11 @@ func (r *Reconciler) scaleAlone(ctx context.Context, m *v1alpha1.Marketplace, me
 	if m.Spec.Paused || d == nil || d.Spec.Replicas == nil || *d.Spec.Replicas == to.replicas {
 		return nil
 	}
+	if *d.Spec.Replicas == 0 {
+		// Someone stopped it while spec.paused was set, to restore a backup say:
+		// it comes back with the others, after the migration.
+		return nil
+	}
 	before := *d.Spec.Replicas
 	held, err := appsv1ac.ExtractDeployment(d, FieldOwner)
 	if err != nil {

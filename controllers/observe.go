@@ -225,12 +225,37 @@ func (r *Reconciler) observeObjects(ctx context.Context, seen *observation, ours
 	return nil
 }
 
-// installation returns the id that the data carries: the pinned one, that of
-// a volume which an earlier Marketplace of this name left, or the UID.
+// installation returns the id that the data carries: the pinned one, the one
+// that the spec names, that of a volume which an earlier Marketplace of this
+// name left, or the UID.
 func (r *Reconciler) installation(ctx context.Context, m *v1alpha1.Marketplace, seen observation) (string, error) {
-	if m.Status.Installation != "" {
-		return m.Status.Installation, nil
+	named := m.Spec.Database.Installation
+	if pinned := m.Status.Installation; pinned != "" {
+		if named != "" && named != pinned {
+			return "", stop(v1alpha1.ReasonRefused,
+				"spec.database.installation is %s, but this Marketplace's data carries %s since it was made: remove the field, or make another Marketplace", named, pinned)
+		}
+		return pinned, nil
 	}
+	kept, err := r.keptInstallation(ctx, m, seen)
+	switch {
+	case err != nil:
+		return "", err
+	case kept != "" && named != "" && kept != named:
+		return "", stop(v1alpha1.ReasonRefused,
+			"spec.database.installation is %s, but the kept volume %s carries %s: name that one, or delete the volume", named, desired.NamesOf(m).Component(contract.ComponentDatabase), kept)
+	case kept != "":
+		return kept, nil
+	case named != "":
+		return named, nil
+	default:
+		return string(m.UID), nil
+	}
+}
+
+// keptInstallation returns the id on a volume that an earlier Marketplace of
+// this name left; empty where there is none.
+func (r *Reconciler) keptInstallation(ctx context.Context, m *v1alpha1.Marketplace, seen observation) (string, error) {
 	claim := seen.volume(desired.NamesOf(m))
 	if claim == nil {
 		// Once and for all: the cache may not have seen the volume yet.
@@ -238,7 +263,7 @@ func (r *Reconciler) installation(ctx context.Context, m *v1alpha1.Marketplace, 
 		key := types.NamespacedName{Namespace: m.Namespace, Name: desired.NamesOf(m).Component(contract.ComponentDatabase)}
 		err := r.Live.Get(ctx, key, claim)
 		if apierrors.IsNotFound(err) {
-			return string(m.UID), nil
+			return "", nil
 		}
 		if err != nil {
 			return "", fmt.Errorf("look for a kept volume: %w", err)

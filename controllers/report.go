@@ -52,7 +52,11 @@ func (r *Reconciler) writeStatus(ctx context.Context, before, m *v1alpha1.Market
 	if client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("write status: %w", err)
 	}
-	if id := m.Status.Installation; id != before.Status.Installation && id != string(m.UID) {
+	switch id := m.Status.Installation; {
+	case id == before.Status.Installation || id == string(m.UID):
+	case id == m.Spec.Database.Installation:
+		r.event(m, m, corev1.EventTypeNormal, "InstallationAdopted", "database: the data of installation %s is used, as spec.database.installation says", id)
+	default:
 		r.event(m, m, corev1.EventTypeNormal, "VolumeAdopted", "database: the kept volume %s is used, with the data of installation %s",
 			desired.NamesOf(m).Component(contract.ComponentDatabase), id)
 	}

@@ -123,6 +123,14 @@ type DatabaseSpec struct {
 	// external is a PostgreSQL that someone else runs.
 	// +optional
 	External *ExternalDatabase `json:"external,omitempty"`
+	// installation is the id that data from before carries: status.installation
+	// of the Marketplace that made it. Set it to bring up a Marketplace on a
+	// restored backup, or on an external database that served another one.
+	// Default: this Marketplace's UID, or what a kept volume says. It cannot be
+	// changed once the Marketplace has an installation.
+	// +optional
+	// +kubebuilder:validation:Pattern=`^[0-9a-z]([-0-9a-z]{0,34}[0-9a-z])?$`
+	Installation string `json:"installation,omitempty"`
 }
 
 // ExternalDatabase is a PostgreSQL, version 15 or newer, that someone else
