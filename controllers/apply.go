@@ -75,7 +75,7 @@ func (r *Reconciler) applyObject(ctx context.Context, m *v1alpha1.Marketplace, m
 		return wait(v1alpha1.ReasonAPIMissing, "%s: the cluster has just lost the API of it", key)
 	}
 	if err != nil {
-		return classify(err, key.String())
+		return classify(withOrigin(err, key.kind, u.GetLabels()[contract.LabelComponent]), key.String())
 	}
 	if changed(known, live, u) {
 		r.tellChange(m, change{

@@ -28,22 +28,35 @@ type PodTemplate struct {
 	// nodeSelector are labels that a node must have.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=64
-	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+	NodeSelector map[string]LabelValue `json:"nodeSelector,omitempty"`
 	// tolerations of the nodes' taints.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:XValidation:rule="self.all(t, !has(t.operator) || t.operator in ['', 'Exists', 'Equal', 'Lt', 'Gt'])",message="a toleration's operator must be Exists, Equal, Lt or Gt; without one it is Equal"
+	// +kubebuilder:validation:XValidation:rule="self.all(t, has(t.key) && t.key != '' || has(t.operator) && t.operator == 'Exists')",message="a toleration needs a key; only one with the operator Exists may go without, and tolerates every taint"
+	// +kubebuilder:validation:XValidation:rule="self.all(t, !has(t.value) || t.value == '' || !has(t.operator) || t.operator != 'Exists')",message="a toleration with the operator Exists must not have a value: remove the value, or use Equal"
+	// +kubebuilder:validation:XValidation:rule="self.all(t, !has(t.effect) || t.effect in ['', 'NoSchedule', 'PreferNoSchedule', 'NoExecute'])",message="a toleration's effect must be NoSchedule, PreferNoSchedule or NoExecute; without one it is about each of them"
+	// +kubebuilder:validation:XValidation:rule="self.all(t, !has(t.tolerationSeconds) || has(t.effect) && t.effect == 'NoExecute')",message="a toleration with tolerationSeconds must have the effect NoExecute: no other evicts pods"
 	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
 	// topologySpreadConstraints replace the operator's own, which asks, without
 	// insisting, for pods on different nodes. A constraint without a label
 	// selector gets that of the service's pods.
 	// +optional
-	// +listType=atomic
+	// +listType=map
+	// +listMapKey=topologyKey
+	// +listMapKey=whenUnsatisfiable
 	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:XValidation:rule="self.all(c, c.maxSkew >= 1)",message="a topology spread constraint's maxSkew must be 1 or more"
+	// +kubebuilder:validation:XValidation:rule="self.all(c, c.topologyKey != '')",message="a topology spread constraint's topologyKey must be a node label, such as topology.kubernetes.io/zone"
+	// +kubebuilder:validation:XValidation:rule="self.all(c, c.whenUnsatisfiable in ['DoNotSchedule', 'ScheduleAnyway'])",message="a topology spread constraint's whenUnsatisfiable must be DoNotSchedule or ScheduleAnyway"
+	// +kubebuilder:validation:XValidation:rule="self.all(c, !has(c.minDomains) || c.minDomains >= 1 && c.whenUnsatisfiable == 'DoNotSchedule')",message="a topology spread constraint's minDomains must be 1 or more, and needs whenUnsatisfiable: DoNotSchedule"
+	// +kubebuilder:validation:XValidation:rule="self.all(c, (!has(c.nodeAffinityPolicy) || c.nodeAffinityPolicy in ['Honor', 'Ignore']) && (!has(c.nodeTaintsPolicy) || c.nodeTaintsPolicy in ['Honor', 'Ignore']))",message="a topology spread constraint's nodeAffinityPolicy and nodeTaintsPolicy must be Honor or Ignore"
 	TopologySpreadConstraints []corev1.TopologySpreadConstraint `json:"topologySpreadConstraints,omitempty"`
 	// priorityClassName of the pods.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-.a-z0-9]*[a-z0-9])?)?$`
 	PriorityClassName string `json:"priorityClassName,omitempty"`
 	// imagePullSecrets name Secrets, in the Marketplace's namespace, that the
 	// image is pulled with.
@@ -53,6 +66,12 @@ type PodTemplate struct {
 	// +kubebuilder:validation:MaxItems=8
 	ImagePullSecrets []SecretReference `json:"imagePullSecrets,omitempty"`
 }
+
+// LabelValue is the value of a label.
+//
+// +kubebuilder:validation:MaxLength=63
+// +kubebuilder:validation:Pattern=`^([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?)?$`
+type LabelValue string
 
 // EnvVar is an environment variable.
 type EnvVar struct {

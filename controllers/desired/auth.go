@@ -25,6 +25,7 @@ func (r renderer) auth() Object {
 		// Each password check takes 19 MiB for its time.
 		defaults: amounts{cpu: "100m", memory: "128Mi", memoryLimit: "512Mi"},
 		drain:    requestDrain,
+		shape:    spec.Template,
 		env: []*corev1ac.EnvVarApplyConfiguration{
 			env(contract.EnvSigningDir, contract.MountSigning),
 			env(contract.EnvTrustedProxies, strings.Join(proxies, ",")),

@@ -30,5 +30,6 @@ func (r renderer) messaging() Object {
 			env(contract.EnvAllowedOrigins, strings.Join(origins, ",")),
 		},
 		podLabels: map[string]string{contract.LabelServing: "true"},
+		shape:     spec.Template,
 	})
 }

@@ -35,6 +35,8 @@ type workload struct {
 	secrets []string
 	// podLabels stand on the pods beside the component's own.
 	podLabels map[string]string
+	// shape is what the user asks of the pods.
+	shape *v1alpha1.PodTemplate
 }
 
 // deployment renders a service.
@@ -69,6 +71,7 @@ func (r renderer) deployment(w workload) Object {
 		WithVolumes(w.volumes...)
 	secrets := append([]string{r.names.DatabaseRole(w.component), r.names.Bus()}, w.secrets...)
 	template := r.template(w.component, r.fingerprints(secrets...), podSpec).WithLabels(w.podLabels)
+	r.shape(w.component, w.shape, template)
 	return appsv1ac.Deployment(r.names.Component(w.component), r.m.Namespace).
 		WithLabels(Labels(r.m, w.component)).
 		WithOwnerReferences(Owner(r.m)).

@@ -16,5 +16,6 @@ func (r renderer) tasks() Object {
 		resources: spec.Resources,
 		defaults:  amounts{cpu: "50m", memory: "64Mi", memoryLimit: "256Mi"},
 		drain:     requestDrain,
+		shape:     spec.Template,
 	})
 }
