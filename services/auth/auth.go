@@ -10,12 +10,13 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/services/events"
 )
 
 // JWKSMaxAge is how long a verifier may keep the public keys that it fetched. A
 // new signing key is published for longer than that before it signs.
-const JWKSMaxAge = 60 * time.Second
+const JWKSMaxAge = contract.JWKSMaxAge
 
 // User is an account.
 type User struct {

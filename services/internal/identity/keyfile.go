@@ -14,11 +14,13 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/marketplane/marketplane/api/contract"
 )
 
 // ReloadInterval is how often key files are read again. Kubelets update
 // mounted files late anyway; a new key waits much longer before it signs.
-const ReloadInterval = 10 * time.Second
+const ReloadInterval = contract.KeyReload
 
 // KeySet is an immutable set of public keys.
 type KeySet map[string]*ecdsa.PublicKey

@@ -9,6 +9,7 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/google/uuid"
 
+	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/services/internal/fault"
 )
 
@@ -16,11 +17,11 @@ import (
 const TokenType = "at+jwt"
 
 // AccessTokenLife is how long an access token is good for.
-const AccessTokenLife = 5 * time.Minute
+const AccessTokenLife = contract.AccessTokenLife
 
 // Leeway is how far clocks may differ. It applies to the expiry only: "iat" is
 // never a reason to refuse a token.
-const Leeway = 30 * time.Second
+const Leeway = contract.TokenLeeway
 
 // Claims are the claims of an access token beside the registered ones.
 type Claims struct {
