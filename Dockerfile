@@ -2,8 +2,6 @@
 # an equal one without it. Nothing in the project's own tests builds this file.
 FROM --platform=$BUILDPLATFORM golang:1.26 AS build
 ARG TARGETOS TARGETARCH
-# What the operator calls itself, in a Marketplace's status.
-ARG VERSION=dev
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
@@ -13,7 +11,7 @@ COPY services services
 COPY main.go ./
 ENV CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH
 RUN go build -trimpath -buildvcs=false -ldflags '-s -w' -o /out/marketplane ./services \
- && go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$VERSION" -o /out/marketplane-operator . \
+ && go build -trimpath -buildvcs=false -ldflags '-s -w' -o /out/marketplane-operator . \
  && mkdir -p /out/tmp && chmod 1777 /out/tmp
 
 FROM scratch

@@ -6,10 +6,7 @@ SHELL := /bin/bash -o pipefail
 TOOLS := go tool -modfile=hack/tools/go.mod
 LINT := go tool -modfile=hack/tools/lint/go.mod golangci-lint
 CLUSTER := go run -C hack/cluster .
-GO_BUILD := CGO_ENABLED=0 go build -trimpath
-# What the operator calls itself, in a Marketplace's status. Images of the local
-# cluster say "dev", so that a commit alone makes no new image.
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w'
 # Packages start a PostgreSQL or an API server each: two at a time is what a
 # small machine bears.
 TEST_FLAGS ?= -race -count=1 -p 2 -timeout 10m
@@ -46,8 +43,8 @@ smoke: build ## Walk the users' story against a running deployment: URL=http://1
 .PHONY: build
 build: ## Build bin/marketplane and bin/marketplane-operator
 	@mkdir -p bin
-	$(GO_BUILD) -ldflags '-s -w' -o bin/marketplane ./services
-	$(GO_BUILD) -ldflags '-s -w -X main.version=$(VERSION)' -o bin/marketplane-operator .
+	$(GO_BUILD) -o bin/marketplane ./services
+	$(GO_BUILD) -o bin/marketplane-operator .
 
 .PHONY: generate
 generate: ## Write all generated files again: deepcopy, CRD, RBAC, chart copies, config/, SQL code

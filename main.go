@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -29,9 +30,6 @@ import (
 	"github.com/marketplane/marketplane/controllers"
 	"github.com/marketplane/marketplane/controllers/load"
 )
-
-// version is set when the binary is built.
-var version = "dev"
 
 // name is the operator's name in Events, field management and leases.
 const name = "marketplane-operator"
@@ -62,6 +60,7 @@ func main() {
 // config is what the operator was started with.
 type config struct {
 	image             string
+	previousImage     string
 	postgresImage     string
 	metricsAddress    string
 	probeAddress      string
@@ -85,6 +84,8 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (config,
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&c.image, "image", getenv(envImage), "image of the services; by default that of "+envImage)
+	flags.StringVar(&c.previousImage, "previous-image", "", "image of the services of release "+contract.PreviousRelease+
+		"; by default that of --image with the tag "+strings.TrimPrefix(contract.PreviousRelease, "v"))
 	flags.StringVar(&c.postgresImage, "postgres-image", postgresImage, "image of embedded databases that name no other")
 	flags.StringVar(&c.metricsAddress, "metrics-bind-address", ":8080", "address of the metrics, over plain HTTP; 0 for none")
 	flags.StringVar(&c.probeAddress, "health-probe-bind-address", ":8081", "address of the probes")
@@ -103,12 +104,37 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (config,
 	if c.image == "" {
 		return c, fmt.Errorf("the image of the services is not known: set --image or %s", envImage)
 	}
+	if c.previousImage == "" {
+		c.previousImage = retag(c.image, strings.TrimPrefix(contract.PreviousRelease, "v"))
+	}
 	for ns := range strings.SplitSeq(namespaces, ",") {
 		if ns = strings.TrimSpace(ns); ns != "" {
 			c.watchNamespaces = append(c.watchNamespaces, ns)
 		}
 	}
 	return c, nil
+}
+
+// retag is an image of the same repository with another tag.
+func retag(image, tag string) string {
+	repository, _, _ := strings.Cut(image, "@")
+	// A colon before the last slash is that of a registry's port.
+	if colon := strings.LastIndex(repository, ":"); colon > strings.LastIndex(repository, "/") {
+		repository = repository[:colon]
+	}
+	return repository + ":" + tag
+}
+
+// commit is what the program was built from, where the build stamped that.
+func commit() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, setting := range info.Settings {
+			if setting.Key == "vcs.revision" {
+				return setting.Value
+			}
+		}
+	}
+	return "unknown"
 }
 
 // run is the whole program: it returns when ctx ends or something it cannot
@@ -142,13 +168,18 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 		Load:     load.NewHTTPReader(contract.InternalPort),
 		Now:      time.Now,
 		Config: controllers.Config{
-			Image: c.image, PostgresImage: c.postgresImage, Version: version, Namespace: c.namespace,
+			Release:         contract.Release,
+			Image:           c.image,
+			PreviousRelease: contract.PreviousRelease,
+			PreviousImage:   c.previousImage,
+			PostgresImage:   c.postgresImage,
+			Namespace:       c.namespace,
 		},
 	}
 	if err := reconciler.SetupWithManager(mgr); err != nil {
 		return err
 	}
-	log.Info("starting", "version", version, "image", c.image)
+	log.Info("starting", "release", contract.Release, "commit", commit(), "image", c.image)
 	if err := mgr.Start(ctx); err != nil {
 		return fmt.Errorf("run: %w", err)
 	}
@@ -179,7 +210,7 @@ func newManager(kubernetes *rest.Config, c config) (ctrl.Manager, error) {
 		}
 	}
 	kubernetes.QPS, kubernetes.Burst = queriesPerSecond, queryBurst
-	kubernetes.UserAgent = name + "/" + version
+	kubernetes.UserAgent = name + "/" + contract.Release
 
 	mgr, err := ctrl.NewManager(kubernetes, ctrl.Options{
 		Scheme:                        scheme,

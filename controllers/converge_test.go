@@ -129,7 +129,7 @@ func TestEmptySpecConvergesAndThenNothingIsWritten(t *testing.T) {
 		got.Selector != "marketplane.dev/component=messaging,marketplane.dev/marketplace=shop" {
 		t.Errorf("messaging = %+v", got)
 	}
-	if m.Status.Version != "v0.0.1-test" || m.Status.Keys == nil || len(m.Status.Keys.Published) != 1 ||
+	if m.Status.Version != contract.Release || m.Status.Keys == nil || len(m.Status.Keys.Published) != 1 ||
 		m.Status.Keys.Active != m.Status.Keys.Published[0] {
 		t.Errorf("version %q, keys %+v", m.Status.Version, m.Status.Keys)
 	}

@@ -17,6 +17,10 @@ type plan struct {
 	apply []desired.Object
 	// held exist and stay as they are: it is not their turn to change.
 	held []desired.Object
+	// releases are what runs and what shall run.
+	releases releases
+	// workloads are the Deployments that make up the release that shall run.
+	workloads []desired.Object
 	// size of the messaging tier.
 	size size
 	// migration is the name of the Job that this release needs.
@@ -59,14 +63,27 @@ func stateOfMigration(job *batchv1.Job) migrationState {
 // The services change only after the migration that their release needs; what
 // runs until then goes on running. The migration waits for the database, so
 // that its few retries are not used up on a server that still starts.
-func (r *Reconciler) decide(m *v1alpha1.Marketplace, seen observation, messaging size) plan {
+func (r *Reconciler) decide(m *v1alpha1.Marketplace, seen observation, messaging size) (plan, error) {
 	names := desired.NamesOf(m)
-	p := plan{size: messaging}
-	objects := desired.Build(m, r.inputs(names, seen, p.size))
+	releases, err := r.decideRelease(m, seen)
+	if err != nil {
+		return plan{}, err
+	}
+	p := plan{releases: releases, size: messaging}
+	objects := desired.Build(m, r.inputs(m, seen, p.releases.wanted, p.size))
 	p.migration = *objects.Migration.GetName()
 	p.migrationState = stateOfMigration(seen.job(p.migration))
 
-	p.apply = append(p.apply, objects.Foundation...)
+	p.workloads = objects.Workloads
+	for _, object := range objects.Foundation {
+		// The bus runs the release's program, so it is rolled with the services.
+		if p.migrationState != migrationSucceeded && keyOf(object) == (objectKey{kindStatefulSet, names.Bus()}) &&
+			seen.statefulSet(names, contract.ComponentBus) != nil {
+			p.held = append(p.held, object)
+			continue
+		}
+		p.apply = append(p.apply, object)
+	}
 	// A Job cannot change: once made, it is never applied again.
 	if p.migrationState == migrationAbsent && databaseState(names, seen).ok {
 		p.apply = append(p.apply, objects.Migration)
@@ -80,15 +97,17 @@ func (r *Reconciler) decide(m *v1alpha1.Marketplace, seen observation, messaging
 		p.held = append(p.held, objects.Workloads...)
 	}
 	p.apply = slices.DeleteFunc(p.apply, seen.lacksAPI)
-	return p
+	return p, nil
 }
 
 // inputs are what the objects depend on beside the Marketplace.
-func (r *Reconciler) inputs(names desired.Names, seen observation, s size) desired.Inputs {
+func (r *Reconciler) inputs(m *v1alpha1.Marketplace, seen observation, wanted release, s size) desired.Inputs {
+	names := desired.NamesOf(m)
 	in := desired.Inputs{
 		Installation:      seen.installation,
-		Image:             r.Config.Image,
-		PostgresImage:     r.Config.PostgresImage,
+		Release:           wanted.version,
+		Image:             wanted.image,
+		PostgresImage:     r.postgresImage(m, seen),
 		Fingerprints:      map[string]string{},
 		MessagingReplicas: s.replicas,
 		OperatorNamespace: r.Config.Namespace,

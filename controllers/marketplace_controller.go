@@ -33,12 +33,18 @@ import (
 
 // Config is what the operator was started with.
 type Config struct {
-	// Image of the services.
+	// Release of the operator itself, such as v0.2.0.
+	Release string
+	// Image of that release's services.
 	Image string
-	// PostgresImage of embedded databases that name no other.
+	// PreviousRelease is the other one that the operator renders; empty for
+	// none.
+	PreviousRelease string
+	// PreviousImage is the image of that release's services, for Marketplaces
+	// that do not run it yet.
+	PreviousImage string
+	// PostgresImage of new embedded databases that name no other.
 	PostgresImage string
-	// Version of the operator, for the status.
-	Version string
 	// Namespace that the operator runs in, from which NetworkPolicies admit it.
 	// Empty, where it runs outside the cluster: the services' internal port is
 	// open to everyone then.
@@ -90,7 +96,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		err = errors.Join(err, r.scaleAlone(ctx, m, mem, seen, messaging))
 		return r.report(ctx, m, seen, messaging, nil, err)
 	}
-	p := r.decide(m, seen, messaging)
+	p, err := r.decide(m, seen, messaging)
+	if err != nil {
+		err = errors.Join(err, r.publishKeys(ctx, m, mem, seen), r.scaleAlone(ctx, m, mem, seen, messaging))
+		return r.report(ctx, m, seen, messaging, nil, err)
+	}
 	err = r.apply(ctx, m, mem, seen, p)
 	return r.report(ctx, m, seen, messaging, &p, err)
 }

@@ -60,6 +60,7 @@ func (r *Reconciler) writeStatus(ctx context.Context, before, m *v1alpha1.Market
 		r.event(m, m, corev1.EventTypeNormal, "VolumeAdopted", "database: the kept volume %s is used, with the data of installation %s",
 			desired.NamesOf(m).Component(contract.ComponentDatabase), id)
 	}
+	r.tellRelease(before, m)
 	was := meta.FindStatusCondition(before.Status.Conditions, v1alpha1.ConditionStalled)
 	is := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionStalled)
 	if is != nil && (was == nil || was.Message != is.Message) {
@@ -75,7 +76,7 @@ func (r *Reconciler) fillStatus(m *v1alpha1.Marketplace, seen observation, messa
 	s.Messaging = r.messagingStatus(m, seen, messaging)
 	s.ObservedGeneration = m.Generation
 	if !m.Spec.Paused {
-		s.Version = r.Config.Version
+		r.pinReleases(m, seen, p)
 		if s.Installation == "" {
 			s.Installation = seen.installation
 		}

@@ -150,11 +150,13 @@ func newWorld(t *testing.T) *world {
 		t: t, ctx: t.Context(), client: c, namespace: ns.Name,
 		loadPort: contract.InternalPort,
 		config: controllers.Config{
-			Image:         "marketplane:one",
-			PostgresImage: "postgres:17",
-			Version:       "v0.0.1-test",
-			Namespace:     "marketplane-system",
-			Tick:          100 * time.Millisecond,
+			Release:         contract.Release,
+			Image:           "marketplane:one",
+			PreviousRelease: contract.PreviousRelease,
+			PreviousImage:   "marketplane:before",
+			PostgresImage:   "postgres:17",
+			Namespace:       "marketplane-system",
+			Tick:            100 * time.Millisecond,
 		},
 	}
 }

@@ -22,6 +22,10 @@ type MarketplaceStatus struct {
 	// version.
 	// +optional
 	Image string `json:"image,omitempty"`
+	// databaseImage is what the embedded database runs. It changes with
+	// spec.database.embedded.image alone, not with the operator's default.
+	// +optional
+	DatabaseImage string `json:"databaseImage,omitempty"`
 	// conditions by type: Ready, Reconciling and Stalled as kstatus has them,
 	// and one for each concern.
 	// +optional

@@ -17,7 +17,7 @@ import (
 // +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="Why it is ready, or is not"
 // +kubebuilder:printcolumn:name="Connections",type=integer,JSONPath=`.status.messaging.connections.live`,description="Authenticated connections to messaging"
 // +kubebuilder:printcolumn:name="Replicas",type=integer,JSONPath=`.status.messaging.replicas`,description="Messaging pods"
-// +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.version`,description="The operator's version that rendered it"
+// +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.version`,description="The release that the services run"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')",message="the name begins the names of Services: use at most 40 characters of a-z, 0-9 and '-', starting with a letter and ending with a letter or a digit"
 type Marketplace struct {
@@ -211,7 +211,8 @@ type EmbeddedDatabase struct {
 	Storage StorageSpec `json:"storage,omitzero"`
 	// image is an image with PostgreSQL's server binaries under
 	// /usr/lib/postgresql/MAJOR/bin and a user of id 999, as the official
-	// images have. Default: the operator's --postgres-image. A volume can be
+	// images have. Default: the operator's --postgres-image at the time the
+	// Marketplace was made, which status.databaseImage pins. A volume can be
 	// read only by the major version that made it.
 	// +optional
 	// +kubebuilder:validation:MaxLength=512

@@ -38,7 +38,7 @@ func (r renderer) bus() []Object {
 				WithSelector(SelectorLabels(r.m, component)).
 				WithPorts(servicePort("client", contract.BusPort, "client"))),
 		appsv1ac.StatefulSet(r.names.Bus(), r.m.Namespace).
-			WithLabels(Labels(r.m, component)).
+			WithLabels(r.workloadLabels(component)).
 			WithOwnerReferences(Owner(r.m)).
 			WithSpec(appsv1ac.StatefulSetSpec().
 				WithReplicas(spec.Replicas).

@@ -15,6 +15,8 @@ import (
 type Inputs struct {
 	// Installation is the id that the data carries.
 	Installation string
+	// Release is the one that is rendered, such as v0.2.0.
+	Release string
 	// Image is the image of the services.
 	Image string
 	// PostgresImage is the image of embedded databases that name no other.

@@ -25,6 +25,7 @@ const uid = "01234567-89ab-cdef-0123-456789abcdef"
 func inputs() desired.Inputs {
 	return desired.Inputs{
 		Installation:  uid,
+		Release:       contract.Release,
 		Image:         "marketplane:v1",
 		PostgresImage: "postgres:17",
 		JWKS:          []byte(`{"keys":[]}`),
@@ -68,14 +69,14 @@ func render(t *testing.T, objects []desired.Object) []byte {
 	return out.Bytes()
 }
 
-func TestBuildGolden(t *testing.T) {
-	tests := map[string]struct {
-		spec   string
-		change func(*desired.Inputs)
-	}{
-		"empty": {},
-		"everything": {
-			spec: `
+// goldenCases are the Marketplaces whose objects stand in testdata.
+var goldenCases = map[string]struct {
+	spec   string
+	change func(*desired.Inputs)
+}{
+	"empty": {},
+	"everything": {
+		spec: `
 database:
   embedded:
     storage: {size: 20Gi, className: fast, deletionPolicy: Delete}
@@ -100,20 +101,23 @@ networkPolicy:
   clientNamespaces: [ingress]
   monitoringNamespaces: [monitoring, marketplane-system]
 `,
-			change: func(in *desired.Inputs) {
-				in.MessagingReplicas = 7
-				in.Installation = "another-installation"
-			},
+		change: func(in *desired.Inputs) {
+			in.MessagingReplicas = 7
+			in.Installation = "another-installation"
 		},
-	}
-	for name, tt := range tests {
+	},
+}
+
+// The objects of this release. -update writes them anew.
+func TestBuildGolden(t *testing.T) {
+	for name, tt := range goldenCases {
 		t.Run(name, func(t *testing.T) {
 			in := inputs()
 			if tt.change != nil {
 				tt.change(&in)
 			}
 			got := render(t, desired.Build(marketplace(t, tt.spec), in).All())
-			golden := filepath.Join("testdata", name+".golden.yaml")
+			golden := filepath.Join("testdata", contract.Release, name+".golden.yaml")
 			if *update {
 				if err := os.WriteFile(golden, got, 0o644); err != nil {
 					t.Fatal(err)

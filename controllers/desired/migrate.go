@@ -57,7 +57,7 @@ func (r renderer) migration() Object {
 			corev1ac.Volume().WithName("roles").WithProjected(roles),
 		)
 	return batchv1ac.Job(r.migrationName(), r.m.Namespace).
-		WithLabels(Labels(r.m, component)).
+		WithLabels(r.workloadLabels(component)).
 		WithOwnerReferences(Owner(r.m)).
 		WithSpec(batchv1ac.JobSpec().
 			WithBackoffLimit(migrationRetries).

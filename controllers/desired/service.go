@@ -73,7 +73,7 @@ func (r renderer) deployment(w workload) Object {
 	template := r.template(w.component, r.fingerprints(secrets...), podSpec).WithLabels(w.podLabels)
 	r.shape(w.component, w.shape, template)
 	return appsv1ac.Deployment(r.names.Component(w.component), r.m.Namespace).
-		WithLabels(Labels(r.m, w.component)).
+		WithLabels(r.workloadLabels(w.component)).
 		WithOwnerReferences(Owner(r.m)).
 		WithSpec(appsv1ac.DeploymentSpec().
 			WithReplicas(w.replicas).
