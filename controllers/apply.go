@@ -148,7 +148,7 @@ func (r *Reconciler) scaleAlone(ctx context.Context, m *v1alpha1.Marketplace, me
 		key := objectKey{kindDeployment, d.Name}
 		mem.applied[key] = appliedRecord{uid: d.UID, generation: *held.Generation}
 	}
-	r.event(m, d, corev1.EventTypeNormal, "Scaled", "%s", scalingEvent(before, to))
+	r.event(m, d, corev1.EventTypeNormal, "Scaled", "messaging: %s", scalingText(before, to))
 	return nil
 }
 
@@ -176,73 +176,6 @@ func (r *Reconciler) prune(ctx context.Context, m *v1alpha1.Marketplace, mem *me
 		r.event(m, object, corev1.EventTypeNormal, "Deleted", "%s: deleted, it is not needed any more", key)
 	}
 	return errors.Join(errs...)
-}
-
-// change is one object that an apply made or changed.
-type change struct {
-	key    objectKey
-	before client.Object // nil where the object is new
-	after  *unstructured.Unstructured
-	size   size
-	// repaired says that the same was applied before: someone changed it since.
-	repaired bool
-}
-
-// tellChange says in an Event what was changed and why.
-func (r *Reconciler) tellChange(m *v1alpha1.Marketplace, c change) {
-	switch {
-	case c.before == nil:
-		r.event(m, c.after, corev1.EventTypeNormal, "Created", "%s: created", c.key)
-		if c.key.kind == kindStatefulSet && c.after.GetLabels()[contract.LabelComponent] == contract.ComponentDatabase {
-			r.event(m, c.after, corev1.EventTypeNormal, "EmbeddedDatabase",
-				"database: the embedded PostgreSQL is for evaluation: it survives restarts, not the loss of its volume")
-		}
-		return
-	case c.repaired:
-		r.event(m, c.after, corev1.EventTypeNormal, "Repaired", "%s: someone had changed it; it is as the spec asks again", c.key)
-		return
-	}
-	if claim, ok := c.before.(*corev1.PersistentVolumeClaim); ok && !claimChanged(claim, c.after) {
-		return
-	}
-	reason := "Updated"
-	text := fmt.Sprintf("%s: applied because the spec or the operator changed", c.key)
-	if d, ok := c.before.(*appsv1.Deployment); ok {
-		reason, text = deploymentChange(d, c)
-	}
-	r.event(m, c.after, corev1.EventTypeNormal, reason, "%s", text)
-}
-
-// claimChanged says whether a claim changed in what people care about. That its
-// class is known once it is bound is not that.
-func claimChanged(before *corev1.PersistentVolumeClaim, after *unstructured.Unstructured) bool {
-	size, _, _ := unstructured.NestedString(after.Object, "spec", "resources", "requests", "storage")
-	return before.Spec.Resources.Requests.Storage().String() != size ||
-		len(before.OwnerReferences) != len(after.GetOwnerReferences())
-}
-
-// deploymentChange says what changed in a Deployment.
-func deploymentChange(before *appsv1.Deployment, c change) (reason, text string) {
-	after := &appsv1.Deployment{}
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(c.after.Object, after); err != nil ||
-		len(before.Spec.Template.Spec.Containers) == 0 || len(after.Spec.Template.Spec.Containers) == 0 {
-		return "Updated", c.key.String() + ": applied"
-	}
-	component := before.Labels[contract.LabelComponent]
-	was, is := before.Spec.Template.Spec.Containers[0], after.Spec.Template.Spec.Containers[0]
-	from, to := replicasIn(before), replicasIn(after)
-	switch {
-	case was.Image != is.Image:
-		return "Updated", fmt.Sprintf("%s: applied because the image changed from %s to %s", component, was.Image, is.Image)
-	case before.Spec.Template.Annotations[desired.AnnotationConfig] != after.Spec.Template.Annotations[desired.AnnotationConfig]:
-		return "Updated", component + ": applied because a Secret that it reads at its start changed"
-	case from != to && component == contract.ComponentMessaging:
-		return "Scaled", scalingEvent(from, c.size)
-	case from != to:
-		return "Scaled", fmt.Sprintf("%s: scaled from %d to %d: as the spec says", component, from, to)
-	default:
-		return "Updated", component + ": applied because the spec or the operator changed"
-	}
 }
 
 func replicasIn(d *appsv1.Deployment) int32 {

@@ -132,7 +132,7 @@ func connectionsStatus(before *v1alpha1.ConnectionsStatus, now time.Time, total 
 // connectionsInterval is how often small changes of the connections are told.
 const connectionsInterval = 30 * time.Second
 
-// scalingEvent is the text of the Event about a new size.
-func scalingEvent(from int32, to size) string {
-	return fmt.Sprintf("messaging: scaled from %d to %d: %s", from, to.replicas, to.reason)
+// scalingText says to what size messaging was brought, and why.
+func scalingText(from int32, to size) string {
+	return fmt.Sprintf("scaled from %d to %d: %s", from, to.replicas, to.reason)
 }
