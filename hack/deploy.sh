@@ -143,13 +143,12 @@ apply_sample() {
 
 readonly not_true='{range .status.conditions[?(@.status!="True")]}{"  "}{.type}{": "}{.message}{"\n"}{end}{range .status.conditions[?(@.type=="Stalled")]}{"  stalled: "}{.message}{"\n"}{end}'
 
-# Until the operator has brought the new images everywhere, Ready tells of the
-# old ones.
+# Until the operator has brought the new image everywhere, Ready tells of the
+# old one. The database keeps its own.
 is_ready() {
-  local services database image_of='.spec.template.spec.containers[0].image'
-  services=$(kube -n "$sample" get deployments -l "marketplane.dev/marketplace=$sample" -o jsonpath="{.items[*]$image_of}")
-  database=$(kube -n "$sample" get statefulset "$sample-database" -o jsonpath="{$image_of}")
-  [[ $services == "$image $image $image" && $database == "${postgres_image:-$database}" ]] &&
+  local services
+  services=$(kube -n "$sample" get deployments -l "marketplane.dev/marketplace=$sample" -o jsonpath="{.items[*].spec.template.spec.containers[0].image}")
+  [[ $services == "$image $image $image" ]] &&
     kube -n "$sample" wait "marketplace/$sample" --for=condition=Ready --timeout=3s
 }
 
