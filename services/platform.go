@@ -176,6 +176,7 @@ func newPlatform(ctx context.Context, p *process, service, databaseURL string, c
 	if err != nil {
 		return nil, err
 	}
+	postgres.Register(p.registry, service, pool)
 	p.group.Add(lifecycle.Part{Name: service + " database", Stop: func(ctx context.Context) error {
 		closed := make(chan struct{})
 		go func() { // waits for the connections that are in use
@@ -204,6 +205,15 @@ func (p *process) connectBus() (*nats.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "marketplane_bus_connected",
+		Help: "1 while the process is connected to the bus. Without it writes go on, and delivery waits for the database to be polled.",
+	}, func() float64 {
+		if conn.IsConnected() {
+			return 1
+		}
+		return 0
+	}))
 	p.group.Add(lifecycle.Part{Name: "bus connection", Stop: func(context.Context) error {
 		conn.Close()
 		return nil
@@ -226,6 +236,18 @@ func (p *platform) consume(c *eventlog.Consumer) error {
 		return err
 	}
 	c.Pool, c.Wake, c.Log = p.pool, wake, p.log
+	started := time.Now()
+	p.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name:        "marketplane_event_consumer_lag_seconds",
+		Help:        "Age of the newest moment of which this process knows that every event of before had its effect, by consumer. One process of several works; take the least.",
+		ConstLabels: prometheus.Labels{"consumer": c.Name},
+	}, func() float64 {
+		at := c.HandledUntil()
+		if at.IsZero() {
+			at = started
+		}
+		return max(time.Since(at).Seconds(), 0)
+	}))
 	p.group.Go("consumer "+c.Name, c.Run)
 	return nil
 }

@@ -191,6 +191,19 @@ type Consumer struct {
 	// Wake tells of new events; it may be nil.
 	Wake <-chan struct{}
 	Log  *slog.Logger
+
+	// handledUntil is in Unix nanoseconds; 0 before it is known.
+	handledUntil atomic.Int64
+}
+
+// HandledUntil is the time of which this process knows that every event of
+// before had its effect; the zero time while it knows of none. Where another
+// process does the work, it stands until nothing waits.
+func (c *Consumer) HandledUntil() time.Time {
+	if at := c.handledUntil.Load(); at != 0 {
+		return time.Unix(0, at)
+	}
+	return time.Time{}
 }
 
 // Run works until ctx ends. Errors are logged and tried again.
@@ -201,12 +214,17 @@ func (c *Consumer) Run(ctx context.Context) error {
 // step handles one batch. It locks only when there is something: a lock is a
 // write, and most looks find nothing.
 func (c *Consumer) step(ctx context.Context) (state, error) {
+	looked := time.Now()
 	waiting, err := c.waiting(ctx)
-	if err != nil || !waiting {
+	if err != nil {
 		return caughtUp, err
 	}
+	if !waiting {
+		c.handledUntil.Store(looked.UnixNano())
+		return caughtUp, nil
+	}
 	result := caughtUp
-	handled := false
+	handled := time.Time{}
 	err = pgx.BeginFunc(ctx, c.Pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "INSERT INTO consumers (name) VALUES ($1) ON CONFLICT DO NOTHING", c.Name); err != nil {
 			return fmt.Errorf("register consumer: %w", err)
@@ -235,11 +253,14 @@ func (c *Consumer) step(ctx context.Context) (state, error) {
 		if err != nil {
 			return fmt.Errorf("move the consumer's place: %w", err)
 		}
-		handled = true
+		handled = found.records[len(found.records)-1].OccurredAt
 		return nil
 	})
-	if err == nil && handled && c.After != nil {
-		c.After()
+	if err == nil && !handled.IsZero() {
+		c.handledUntil.Store(handled.UnixNano())
+		if c.After != nil {
+			c.After()
+		}
 	}
 	return result, err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -293,5 +294,57 @@ func TestFollowerCatchesUp(t *testing.T) {
 	}
 	if err := slow.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// How far a consumer is stands still while an event has no effect, and goes on
+// after it.
+func TestConsumerTellsHowFarItIs(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	wake := make(chan struct{})
+	var broken atomic.Bool
+	broken.Store(true)
+	consumer := &eventlog.Consumer{
+		Name: "tasks.test", Types: []string{events.TypeSessionEnded}, Pool: pool, Wake: wake, Log: testkit.Logger(t),
+		Handle: func(context.Context, pgx.Tx, []events.Record) error {
+			if broken.Load() {
+				return errors.New("not now")
+			}
+			return nil
+		},
+	}
+	if at := consumer.HandledUntil(); !at.IsZero() {
+		t.Errorf("before the first look it knows of %v", at)
+	}
+	// When the second one is taken, the look of the first is over.
+	look := func() {
+		for range 2 {
+			wake <- struct{}{}
+		}
+	}
+	run(t, consumer.Run)
+	look()
+	if consumer.HandledUntil().IsZero() {
+		t.Error("an empty log is handled, and that is not told")
+	}
+
+	if err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+		appendEvent(t, tx, uuid.New())
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	look()
+	before := consumer.HandledUntil()
+	look()
+	if at := consumer.HandledUntil(); !at.Equal(before) {
+		t.Errorf("went on to %v while an event had no effect", at)
+	}
+	broken.Store(false)
+	look()
+	look()
+	if at := consumer.HandledUntil(); !at.After(before) {
+		t.Errorf("still at %v though the event had its effect", at)
 	}
 }
