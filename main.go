@@ -23,12 +23,14 @@ import (
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/api/v1alpha1"
 	"github.com/marketplane/marketplane/controllers"
 	"github.com/marketplane/marketplane/controllers/load"
+	"github.com/marketplane/marketplane/controllers/metrics"
 )
 
 // name is the operator's name in Events, field management and leases.
@@ -161,11 +163,14 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 			return err
 		}
 	}
+	// The registry that the manager serves is the library's own.
+	registry := ctrlmetrics.Registry
 	reconciler := &controllers.Reconciler{
 		Client:   mgr.GetClient(),
 		Live:     mgr.GetAPIReader(),
 		Recorder: mgr.GetEventRecorder(name),
 		Load:     load.NewHTTPReader(contract.InternalPort),
+		Changes:  metrics.NewChanges(registry),
 		Now:      time.Now,
 		Config: controllers.Config{
 			Release:         contract.Release,
@@ -179,6 +184,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	if err := reconciler.SetupWithManager(mgr); err != nil {
 		return err
 	}
+	registry.MustRegister(metrics.NewMarketplaces(mgr.GetClient(), mgr.Elected(), log.WithName("metrics")))
 	log.Info("starting", "release", contract.Release, "commit", commit(), "image", c.image)
 	if err := mgr.Start(ctx); err != nil {
 		return fmt.Errorf("run: %w", err)

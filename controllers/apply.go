@@ -20,6 +20,7 @@ import (
 	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/api/v1alpha1"
 	"github.com/marketplane/marketplane/controllers/desired"
+	"github.com/marketplane/marketplane/controllers/metrics"
 )
 
 // FieldOwner is the manager of every field that the operator applies.
@@ -78,10 +79,12 @@ func (r *Reconciler) applyObject(ctx context.Context, m *v1alpha1.Marketplace, m
 		return classify(withOrigin(err, key.kind, u.GetLabels()[contract.LabelComponent]), key.String())
 	}
 	if changed(known, live, u) {
-		r.tellChange(m, change{
+		c := change{
 			key: key, before: live, after: u, size: s,
 			repaired: known.digest == digest,
-		})
+		}
+		r.tellChange(m, c)
+		r.Changes.Count(key.kind, c.kind())
 	}
 	mem.applied[key] = appliedRecord{u.GetUID(), digest, u.GetResourceVersion(), u.GetGeneration()}
 	return seen.renew(key, u)
@@ -173,6 +176,7 @@ func (r *Reconciler) prune(ctx context.Context, m *v1alpha1.Marketplace, mem *me
 			continue
 		}
 		delete(mem.applied, key)
+		r.Changes.Count(key.kind, metrics.Deleted)
 		r.event(m, object, corev1.EventTypeNormal, "Deleted", "%s: deleted, it is not needed any more", key)
 	}
 	return errors.Join(errs...)

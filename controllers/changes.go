@@ -16,6 +16,7 @@ import (
 	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/api/v1alpha1"
 	"github.com/marketplane/marketplane/controllers/desired"
+	"github.com/marketplane/marketplane/controllers/metrics"
 )
 
 // change is one object that an apply made or changed.
@@ -26,6 +27,18 @@ type change struct {
 	size   size
 	// repaired says that the same was applied before: someone changed it since.
 	repaired bool
+}
+
+// kind is how the change is counted.
+func (c change) kind() metrics.Change {
+	switch {
+	case c.repaired:
+		return metrics.Repaired
+	case c.before == nil:
+		return metrics.Created
+	default:
+		return metrics.Updated
+	}
 }
 
 // tellChange says in an Event what was changed and why.

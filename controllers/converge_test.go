@@ -1,6 +1,7 @@
 package controllers_test
 
 import (
+	"errors"
 	"fmt"
 	"sort"
 	"strings"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/api/v1alpha1"
+	"github.com/marketplane/marketplane/controllers/metrics"
 )
 
 // inventory is every object of the namespace that a Marketplace may consist
@@ -201,6 +203,11 @@ func TestRepairs(t *testing.T) {
 		return nil
 	})
 
+	for _, kind := range []string{"Service", "Deployment"} {
+		w.eventuallyCounted(kind, metrics.Created)
+		w.eventuallyCounted(kind, metrics.Repaired)
+	}
+
 	secret := &corev1.Secret{}
 	w.must(w.get("shop-bus", secret))
 	w.must(w.client.Delete(w.ctx, secret))
@@ -225,6 +232,38 @@ func TestRepairs(t *testing.T) {
 		return nil
 	})
 	w.awaitReady(m)
+	w.eventuallyCounted("Service", metrics.Deleted)
+}
+
+// eventuallyCounted waits until a change has been counted, which it is after it
+// was made.
+func (w *world) eventuallyCounted(kind string, change metrics.Change) {
+	w.t.Helper()
+	w.eventually(fmt.Sprintf("%s %s is counted", kind, change), func() error {
+		if w.counted(kind, change) == 0 {
+			return errors.New("it is not counted yet")
+		}
+		return nil
+	})
+}
+
+// counted returns how many changes of a kind of object the operator counted.
+func (w *world) counted(kind string, change metrics.Change) float64 {
+	w.t.Helper()
+	families, err := w.registry.Gather()
+	w.must(err)
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			labels := map[string]string{}
+			for _, label := range metric.GetLabel() {
+				labels[label.GetName()] = label.GetValue()
+			}
+			if labels["kind"] == kind && labels["change"] == string(change) {
+				return metric.GetCounter().GetValue()
+			}
+		}
+	}
+	return 0
 }
 
 func TestForeignObjectsAreLeftAlone(t *testing.T) {

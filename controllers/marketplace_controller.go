@@ -29,6 +29,7 @@ import (
 	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/api/v1alpha1"
 	"github.com/marketplane/marketplane/controllers/load"
+	"github.com/marketplane/marketplane/controllers/metrics"
 )
 
 // Config is what the operator was started with.
@@ -63,6 +64,8 @@ type Reconciler struct {
 	Recorder events.EventRecorder
 	// Load reads the connections of messaging pods.
 	Load load.Reader
+	// Changes counts what is written; nil counts nothing.
+	Changes *metrics.Changes
 	// Now is the clock.
 	Now func() time.Time
 	// Config is what the operator was started with.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -32,6 +33,7 @@ import (
 	"github.com/marketplane/marketplane/api/v1alpha1"
 	"github.com/marketplane/marketplane/controllers"
 	"github.com/marketplane/marketplane/controllers/load"
+	"github.com/marketplane/marketplane/controllers/metrics"
 )
 
 // patience is how long a test waits for what should come.
@@ -130,6 +132,8 @@ type world struct {
 	looks atomic.Int64
 	// requests counts what the operator asked of the API server, but watches.
 	requests atomic.Int64
+	// registry has the metrics of the operator that was started last.
+	registry *prometheus.Registry
 	// frozen keeps runEverything from running what is applied.
 	frozen atomic.Bool
 }
@@ -185,11 +189,13 @@ func (w *world) startOperator() (stop func()) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.registry = prometheus.NewRegistry()
 	r := &controllers.Reconciler{
 		Client:   mgr.GetClient(),
 		Live:     mgr.GetAPIReader(),
 		Recorder: mgr.GetEventRecorder("marketplane-operator"),
 		Load:     load.NewHTTPReader(w.loadPort),
+		Changes:  metrics.NewChanges(w.registry),
 		Now:      func() time.Time { w.looks.Add(1); return time.Now() },
 		Config:   w.config,
 	}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes every generated file anew: deepcopy functions, the CRD and the roles
 # from the markers in Go, their copies in the chart, config/manager from the
-# chart, the resource's reference, and the queries' Go code. `make verify` runs it and fails if anything
+# chart, the references of the resource and of the metrics, and the queries' Go code. `make verify` runs it and fails if anything
 # changed.
 set -euo pipefail
 shopt -s nullglob
@@ -70,6 +70,7 @@ manifests() {
 
 reference() {
   go run ./hack/reference | write docs/reference-marketplace.md
+  go run ./hack/metricsreference | write docs/metrics.md
 }
 
 queries() {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -149,7 +150,42 @@ func TestDevRunsTheStory(t *testing.T) {
 func TestDevOnAGivenDatabase(t *testing.T) {
 	d := startDev(t, "--data-dir", t.TempDir(), "--database-url", testkit.EmptyDatabase(t))
 	walk(t, d.url)
+	checkMetrics(t, d.url)
 	if err := d.stop(); err != nil {
 		t.Fatalf("stop: %v", err)
+	}
+}
+
+// checkMetrics: what all services tell after a whole story stands in the
+// reference, and some of it has counted.
+func checkMetrics(t *testing.T, url string) {
+	t.Helper()
+	reference, err := os.ReadFile(filepath.Join("..", "docs", "metrics.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.Get(url + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, match := range regexp.MustCompile(`(?m)^# TYPE (marketplane_\S+) `).FindAllSubmatch(text, -1) {
+		if !bytes.Contains(reference, []byte("`"+string(match[1])+"`")) {
+			t.Errorf("%s is not in docs/metrics.md", match[1])
+		}
+	}
+	for _, want := range []string{
+		`marketplane_bus_connected 1`,
+		`marketplane_database_connections_max{service="auth"} 10`,
+		`marketplane_auth_registrations_total{result="ok"} 2`,
+		`marketplane_event_consumer_lag_seconds{consumer="messaging.inbox"} `,
+	} {
+		if !bytes.Contains(text, []byte("\n"+want)) {
+			t.Errorf("the metrics lack %s", want)
+		}
 	}
 }
