@@ -39,7 +39,7 @@ func (r *Reconciler) apply(ctx context.Context, m *v1alpha1.Marketplace, mem *me
 	if p.migrationState != migrationSucceeded {
 		errs = append(errs, r.scaleAlone(ctx, m, mem, seen, p.size))
 	}
-	errs = append(errs, r.prune(ctx, m, mem, seen, p))
+	errs = append(errs, missingAPI(m, seen), r.prune(ctx, m, mem, seen, p))
 	return errors.Join(errs...)
 }
 
@@ -165,6 +165,9 @@ func (r *Reconciler) prune(ctx context.Context, m *v1alpha1.Marketplace, mem *me
 	}
 	var errs []error
 	for key, object := range seen.objects {
+		if replacedLater(m, seen, key) {
+			continue
+		}
 		if wanted[key] || !prunable(key.kind) || !metav1.IsControlledBy(object, m) || object.GetDeletionTimestamp() != nil {
 			continue
 		}

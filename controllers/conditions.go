@@ -55,6 +55,11 @@ func setConditions(m *v1alpha1.Marketplace, seen observation, p *plan, o outcome
 		{v1alpha1.ConditionTasksAvailable, serviceState(m, seen, p, contract.ComponentTasks)},
 		{v1alpha1.ConditionMessagingAvailable, serviceState(m, seen, p, contract.ComponentMessaging)},
 	}
+	if s := exposed(m, seen); s != nil {
+		concerns = append(concerns, concern{v1alpha1.ConditionExposed, *s})
+	} else {
+		meta.RemoveStatusCondition(&m.Status.Conditions, v1alpha1.ConditionExposed)
+	}
 	for _, c := range concerns {
 		set(m, c.condition, c.state.ok, c.state.reason, c.state.message)
 	}

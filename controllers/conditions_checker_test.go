@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -10,7 +11,7 @@ import (
 	"github.com/marketplane/marketplane/api/v1alpha1"
 )
 
-// positive are the conditions of which True is good; each is always there.
+// positive are the conditions of which True is good, and which are always there.
 var positive = []string{
 	v1alpha1.ConditionReady, v1alpha1.ConditionDatabaseReady, v1alpha1.ConditionSchemaCurrent,
 	v1alpha1.ConditionBusReady, v1alpha1.ConditionAuthAvailable, v1alpha1.ConditionTasksAvailable,
@@ -24,6 +25,10 @@ func checkConditions(m *v1alpha1.Marketplace) error {
 	complain := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	conditions := m.Status.Conditions
 	known := map[string]bool{v1alpha1.ConditionReconciling: true, v1alpha1.ConditionStalled: true}
+	positive := positive
+	if m.Spec.Exposure != nil {
+		positive = append(slices.Clone(positive), v1alpha1.ConditionExposed)
+	}
 	for _, t := range positive {
 		known[t] = true
 		if meta.FindStatusCondition(conditions, t) == nil {

@@ -147,6 +147,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Owns(&corev1.ConfigMap{}).
 		Owns(&policyv1.PodDisruptionBudget{}, specChanged).
 		Owns(&networkingv1.NetworkPolicy{}).
+		Owns(&networkingv1.Ingress{}).
 		Owns(&corev1.Secret{}, builder.OnlyMetadata).
 		// A kept volume has no owner, and pods are owned by their workloads.
 		Watches(&corev1.PersistentVolumeClaim{}, byLabel).

@@ -19,6 +19,8 @@ type memory struct {
 	applied map[objectKey]appliedRecord
 	// secrets are facts about Secrets, none of them secret.
 	secrets map[string]secretFacts
+	// certificate are facts about the Secret of exposure.ingress.tls.
+	certificate certificateFacts
 	// history is the autoscaler's.
 	history autoscale.History
 	// size is what the autoscaler decided last, 0 where it has not.

@@ -56,6 +56,9 @@ type observation struct {
 	secrets map[string]secretFacts
 	// load of the messaging tier.
 	load load.Total
+	// certificate says whether the Secret of exposure.ingress.tls can be used, nil
+	// where none is asked.
+	certificate *state
 	// served are the optional kinds that the cluster has.
 	served map[schema.GroupVersionKind]bool
 	// applied says what the operator itself made of the objects: where that is
@@ -158,7 +161,13 @@ func (r *Reconciler) observe(ctx context.Context, m *v1alpha1.Marketplace, mem *
 	if err := r.observeObjects(ctx, &seen, ours); err != nil {
 		return seen, err
 	}
+	if err := r.observeIngresses(ctx, &seen, ours); err != nil {
+		return seen, err
+	}
 	if err := r.optional.observe(ctx, &seen, ours); err != nil {
+		return seen, err
+	}
+	if err := r.observeCertificate(ctx, m, mem, &seen); err != nil {
 		return seen, err
 	}
 	var pods corev1.PodList

@@ -81,11 +81,7 @@ func (r *Reconciler) fillStatus(m *v1alpha1.Marketplace, seen observation, messa
 			s.Installation = seen.installation
 		}
 	}
-	s.Endpoints = &v1alpha1.EndpointsStatus{
-		Auth:      names.URL(contract.ComponentAuth),
-		Tasks:     names.URL(contract.ComponentTasks),
-		Messaging: names.URL(contract.ComponentMessaging),
-	}
+	s.Endpoints = endpoints(m)
 	if keys := seen.keys(names); keys != nil {
 		s.Keys = &v1alpha1.KeysStatus{Active: keys.active(r.Now())}
 		for _, key := range keys.published {

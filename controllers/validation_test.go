@@ -102,6 +102,38 @@ func TestRefusals(t *testing.T) {
 			spec:    "tasks: {replicas: 0}",
 			wantErr: "spec.tasks.replicas: Invalid value: 0: spec.tasks.replicas in body should be greater than or equal to 1",
 		},
+		"two ways to expose": {
+			spec:    "exposure: {hostname: market.example.com, ingress: {}, httpRoute: {parentRefs: [{name: public}]}}",
+			wantErr: "spec.exposure: Invalid value: exposure needs either ingress or httpRoute, and not both",
+		},
+		"no way to expose": {
+			spec:    "exposure: {hostname: market.example.com}",
+			wantErr: "spec.exposure: Invalid value: exposure needs either ingress or httpRoute, and not both",
+		},
+		"exposure without a host name": {
+			spec:    "exposure: {ingress: {}}",
+			wantErr: "spec.exposure.hostname: Required value",
+		},
+		"host name with a scheme": {
+			spec:    "exposure: {hostname: 'https://market.example.com', ingress: {}}",
+			wantErr: `spec.exposure.hostname: Invalid value: "https://market.example.com": exposure.hostname must be a DNS name in lower case without scheme, port or wildcard, such as market.example.com`,
+		},
+		"host name with a wildcard": {
+			spec:    "exposure: {hostname: '*.example.com', ingress: {}}",
+			wantErr: "exposure.hostname must be a DNS name",
+		},
+		"host name in capitals": {
+			spec:    "exposure: {hostname: Market.example.com, ingress: {}}",
+			wantErr: "exposure.hostname must be a DNS name",
+		},
+		"no Gateway": {
+			spec:    "exposure: {hostname: market.example.com, httpRoute: {parentRefs: []}}",
+			wantErr: "spec.exposure.httpRoute.parentRefs: Invalid value: 0: spec.exposure.httpRoute.parentRefs in body should have at least 1 items",
+		},
+		"a scheme that is none of a browser's": {
+			spec:    "exposure: {hostname: market.example.com, httpRoute: {scheme: wss, parentRefs: [{name: public}]}}",
+			wantErr: `spec.exposure.httpRoute.scheme: Unsupported value: "wss"`,
+		},
 		"endless drain": {
 			spec:    "messaging: {drain: {windowSeconds: 100000}}",
 			wantErr: "spec.messaging.drain.windowSeconds: Invalid value",

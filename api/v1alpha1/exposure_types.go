@@ -60,9 +60,20 @@ type HTTPRouteExposure struct {
 	// scheme of the URLs in status: what the Gateway's listener speaks.
 	// +optional
 	// +kubebuilder:default=https
-	// +kubebuilder:validation:Enum=http;https
-	Scheme string `json:"scheme,omitempty"`
+	Scheme URLScheme `json:"scheme,omitempty"`
 }
+
+// URLScheme is the scheme of a URL.
+//
+// +kubebuilder:validation:Enum=http;https
+type URLScheme string
+
+const (
+	// SchemeHTTP is plain HTTP, and ws for WebSockets.
+	SchemeHTTP URLScheme = "http"
+	// SchemeHTTPS is HTTP over TLS, and wss for WebSockets.
+	SchemeHTTPS URLScheme = "https"
+)
 
 // GatewayReference names a Gateway.
 type GatewayReference struct {

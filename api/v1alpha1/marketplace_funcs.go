@@ -117,6 +117,9 @@ func (m *Marketplace) NamedSecrets() []string {
 			add(b.TLS.ClientCertificateSecretRef.Name)
 		}
 	}
+	if e := m.Spec.Exposure; e != nil && e.Ingress != nil && e.Ingress.TLS != nil {
+		add(e.Ingress.TLS.SecretName)
+	}
 	return names
 }
 

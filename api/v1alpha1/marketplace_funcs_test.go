@@ -30,6 +30,12 @@ func TestNamedSecrets(t *testing.T) {
 			}}},
 			want: []string{"nats", "nats-ca", "nats-client"},
 		},
+		"exposure": {
+			spec: v1alpha1.MarketplaceSpec{Exposure: &v1alpha1.ExposureSpec{
+				Ingress: &v1alpha1.IngressExposure{TLS: &v1alpha1.IngressTLS{SecretName: "market-tls"}},
+			}},
+			want: []string{"market-tls"},
+		},
 		"one for everything": {
 			spec: v1alpha1.MarketplaceSpec{
 				Database: v1alpha1.DatabaseSpec{External: &v1alpha1.ExternalDatabase{

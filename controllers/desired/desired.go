@@ -61,7 +61,8 @@ type Objects struct {
 	Foundation []Object
 	// Migration is the Job that must succeed before Services may change.
 	Migration Object
-	// Access are the Services and disruption budgets of the services.
+	// Access are the Services and disruption budgets of the services, and what
+	// exposes them.
 	Access []Object
 	// Workloads are the Deployments of the services, and what goes with them.
 	Workloads []Object
@@ -88,6 +89,7 @@ func Build(m *v1alpha1.Marketplace, in Inputs) Objects {
 	o.Foundation = append(o.Foundation, r.database()...)
 	o.Foundation = append(o.Foundation, r.bus()...)
 	o.Access = append(o.Access, r.serviceAccess()...)
+	o.Access = append(o.Access, r.exposure()...)
 	return o
 }
 

@@ -45,6 +45,9 @@ func (n Names) Bus() string { return n.Component(contract.ComponentBus) }
 // BusRoutes names the headless Service in which bus servers find each other.
 func (n Names) BusRoutes() string { return n.marketplace + "-bus-routes" }
 
+// Public names the Ingress or the HTTPRoute.
+func (n Names) Public() string { return n.marketplace + "-public" }
+
 // Migration names the migration Job of the given hash.
 func (n Names) Migration(hash string) string {
 	return n.marketplace + "-" + contract.ComponentMigrate + "-" + hash

@@ -111,7 +111,7 @@ func (r renderer) serviceAccess() []Object {
 				WithOwnerReferences(Owner(r.m)).
 				WithSpec(corev1ac.ServiceSpec().
 					WithSelector(selector).
-					WithPorts(servicePort(contract.PublicPortName, 80, contract.PublicPortName))),
+					WithPorts(servicePort(contract.PublicPortName, serviceHTTPPort, contract.PublicPortName))),
 			r.disruptionBudget(component))
 	}
 	return objects

@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/services/internal/fault"
 	"github.com/marketplane/marketplane/services/internal/web"
 	"github.com/marketplane/marketplane/services/messaging"
@@ -25,7 +26,7 @@ import (
 
 // Path is where the protocol is served, and Subprotocol its name.
 const (
-	Path        = "/v1/ws"
+	Path        = contract.PathWebSocket
 	Subprotocol = "marketplane.v1"
 )
 

@@ -1,0 +1,93 @@
+package desired_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	networkingv1 "k8s.io/api/networking/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/marketplane/marketplane/controllers/desired"
+)
+
+// exposing are the objects of a spec that expose its services.
+func exposing(t *testing.T, spec string) []desired.Object {
+	t.Helper()
+	var found []desired.Object
+	for _, object := range desired.Build(marketplace(t, spec), inputs()).All() {
+		switch *object.GetKind() {
+		case "Ingress", "HTTPRoute":
+			found = append(found, object)
+		}
+	}
+	return found
+}
+
+func TestExposureGolden(t *testing.T) {
+	tests := map[string]struct {
+		spec string
+		// into is the type that the object must be read into strictly.
+		into any
+	}{
+		"ingress": {
+			spec: "exposure: {hostname: market.example.com, ingress: {}}",
+			into: &networkingv1.Ingress{},
+		},
+		"ingress-tls": {
+			spec: `
+exposure:
+  hostname: market.example.com
+  ingress:
+    className: nginx
+    annotations:
+      cert-manager.io/cluster-issuer: letsencrypt
+      nginx.ingress.kubernetes.io/proxy-read-timeout: "120"
+    tls: {secretName: market-tls}
+`,
+			into: &networkingv1.Ingress{},
+		},
+		"http-route": {
+			spec: `
+exposure:
+  hostname: market.example.com
+  httpRoute:
+    annotations: {example.com/team: chores}
+    parentRefs:
+    - {name: public, namespace: infra, sectionName: https, port: 443}
+    - {name: internal}
+`,
+			into: &gatewayv1.HTTPRoute{},
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			objects := exposing(t, tt.spec)
+			got := render(t, objects)
+			golden := filepath.Join("testdata", "exposure", name+".golden.yaml")
+			if *update {
+				if err := os.WriteFile(golden, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), string(got)); diff != "" {
+				t.Errorf("objects (-want +got; -update writes them anew):\n%s", diff)
+			}
+			if err := yaml.UnmarshalStrict(got, tt.into); err != nil {
+				t.Errorf("not a %T: %v", tt.into, err)
+			}
+		})
+	}
+}
+
+func TestNothingIsExposedUnlessAsked(t *testing.T) {
+	if objects := exposing(t, ""); len(objects) > 0 {
+		t.Errorf("objects:\n%s", render(t, objects))
+	}
+}
