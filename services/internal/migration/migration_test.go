@@ -115,6 +115,58 @@ func TestApplyAgainAndBeside(t *testing.T) {
 	}
 }
 
+// To go back to an earlier release is to run its migrations on the schema of the
+// later one, which stays: they change nothing, and the earlier release's
+// services work on with it.
+func TestEarlierReleaseLeavesTheSchemaAlone(t *testing.T) {
+	t.Parallel()
+	url := testkit.EmptyDatabase(t)
+	later := fstest.MapFS{
+		"00001_things.sql": things["00001_things.sql"],
+		"00002_colour.sql": {Data: []byte("-- +goose Up\nALTER TABLE things ADD COLUMN colour text NOT NULL DEFAULT 'grey';\n-- +goose Down\nALTER TABLE things DROP COLUMN colour;\n")},
+		"00003_more.sql":   {Data: []byte("-- +goose Up\nCREATE TABLE more (id int PRIMARY KEY);\n-- +goose Down\nDROP TABLE more;\n")},
+	}
+	apply := func(migrations fs.FS) {
+		t.Helper()
+		err := migration.Apply(t.Context(), url, migration.Plan{
+			Installation: "0a", Events: eventlog.Migrations(), AdoptEvents: eventlog.Adopt,
+			Schemas: []migration.Schema{{Service: contract.ComponentAuth, Password: "one", Migrations: migrations}},
+		}, testkit.Logger(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	pool, err := pgxpool.New(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	schema := contract.DatabaseSchema("0a", contract.ComponentAuth)
+	exec := func(statement string) {
+		t.Helper()
+		if _, err := pool.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	apply(things)
+	apply(later)
+	exec(`INSERT INTO "` + schema + `".things (id, colour) VALUES (1, 'blue')`)
+	for range 2 {
+		apply(things)
+		exec(`INSERT INTO "` + schema + `".more (id) SELECT count(*) FROM "` + schema + `".more`)
+	}
+	exec(`INSERT INTO "` + schema + `".things (id) VALUES (2)`) // as the earlier release writes
+	apply(later)
+	var colours string
+	if err := pool.QueryRow(t.Context(), `SELECT string_agg(colour, ' ' ORDER BY id) FROM "`+schema+`".things`).Scan(&colours); err != nil {
+		t.Fatal(err)
+	}
+	if colours != "blue grey" {
+		t.Errorf("colours = %q", colours)
+	}
+}
+
 // While one run is at a migration, another of the same installation waits.
 func TestRunsOfOneInstallationWaitForEachOther(t *testing.T) {
 	t.Parallel()
