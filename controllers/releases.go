@@ -135,6 +135,10 @@ func (r *Reconciler) checkRelease(m *v1alpha1.Marketplace, found releases) error
 			"status.version: the services are of %s, and this operator knows %s: set spec.version to %s, or install the operator of %s",
 			wanted, known, r.nearest(wanted), wanted)
 	}
+	if field := desired.Lacks(wanted, m.Spec); field != "" {
+		return stop(v1alpha1.ReasonVersionUnsupported,
+			"%s: release %s does not have it: remove it, or set spec.version to %s", field, wanted, own)
+	}
 	if running == "" || r.knows(running) || wanted == r.nearest(running) {
 		return nil
 	}

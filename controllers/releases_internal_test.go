@@ -79,6 +79,28 @@ func TestDecideRelease(t *testing.T) {
 			facts{spec: asks("v0.9.0"), status: told("v0.2.0", "mp:0.2.0")}, releases{},
 			"spec.version: this operator knows v0.2.0 and v0.1.0, not v0.9.0: set spec.version to one that it knows, or install the operator of v0.9.0",
 		},
+		"the one before, with a field that it lacks": {
+			facts{
+				spec:   v1alpha1.MarketplaceSpec{Bus: v1alpha1.BusSpec{External: &v1alpha1.ExternalBus{}}},
+				status: told("v0.1.0", "mp:dev-1"),
+			}, releases{},
+			"spec.bus.external: release v0.1.0 does not have it: remove it, or set spec.version to v0.2.0",
+		},
+		"back to the one before, with a field that it lacks": {
+			facts{
+				spec: v1alpha1.MarketplaceSpec{
+					Version: "v0.1.0", Database: v1alpha1.DatabaseSpec{External: &v1alpha1.ExternalDatabase{}},
+				},
+				status: told("v0.2.0", "mp:0.2.0"),
+			}, releases{},
+			"spec.database.external: release v0.1.0 does not have it",
+		},
+		"this one, with all fields": {
+			facts{spec: v1alpha1.MarketplaceSpec{
+				Database: v1alpha1.DatabaseSpec{External: &v1alpha1.ExternalDatabase{}},
+				Bus:      v1alpha1.BusSpec{External: &v1alpha1.ExternalBus{}},
+			}}, releases{wanted: own}, "",
+		},
 		"too old is pinned": {
 			facts{status: told("v0.0.9", "mp:0.0.9")}, releases{},
 			"status.version: the services are of v0.0.9, and this operator knows v0.2.0 and v0.1.0: set spec.version to v0.1.0, or install the operator of v0.0.9",

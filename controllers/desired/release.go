@@ -8,26 +8,41 @@ import (
 // they are.
 const LabelRelease = "app.kubernetes.io/version"
 
-// unmarkedRelease is the one whose workloads do not bear LabelRelease. That is
-// all that sets it apart from the release after it: where a later one renders
-// pods in another way, the builder asks for the release, as this does.
-const unmarkedRelease = "v0.1.0"
+// FirstRelease is the one whose workloads do not bear LabelRelease. That is all
+// that sets it apart from the release after it: where a later one renders pods
+// in another way, the builder asks for the release, as this does.
+const FirstRelease = "v0.1.0"
 
 // ReleaseOf returns the release that a workload with these labels is of.
 func ReleaseOf(labels map[string]string) string {
 	if release := labels[LabelRelease]; release != "" {
 		return release
 	}
-	return unmarkedRelease
+	return FirstRelease
 }
 
 // workloadLabels are those of a component's workload itself.
 func (r renderer) workloadLabels(component string) map[string]string {
 	labels := Labels(r.m, component)
-	if r.in.Release != unmarkedRelease {
+	if r.in.Release != FirstRelease {
 		labels[LabelRelease] = r.in.Release
 	}
 	return labels
+}
+
+// Lacks returns the first field of the spec that the programs of a release know
+// nothing of; empty where there is none.
+func Lacks(release string, spec v1alpha1.MarketplaceSpec) string {
+	switch {
+	case release != FirstRelease:
+		return ""
+	case spec.Database.External != nil:
+		return "spec.database.external"
+	case spec.Bus.External != nil:
+		return "spec.bus.external"
+	default:
+		return ""
+	}
 }
 
 // PublicKeys is the object that publishes the signing keys' public half. It

@@ -16,7 +16,12 @@ import (
 
 // walkThrough runs `marketplane smoke` once, as its own process.
 func walkThrough(ctx context.Context, urls client.URLs) (string, error) {
-	cmd := exec.CommandContext(ctx, cluster.program, "smoke",
+	return walkThroughWith(ctx, cluster.program, urls)
+}
+
+// walkThroughWith does it with the program of some release.
+func walkThroughWith(ctx context.Context, program string, urls client.URLs) (string, error) {
+	cmd := exec.CommandContext(ctx, program, "smoke",
 		"--auth-url", urls.Auth, "--tasks-url", urls.Tasks, "--messaging-url", urls.Messaging)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -42,8 +47,14 @@ type stories struct {
 // tellStories begins to walk, and returns when the first walk has passed.
 func tellStories(t *testing.T, urls client.URLs) *stories {
 	t.Helper()
+	return tellStoriesWith(t, cluster.program, urls)
+}
+
+// tellStoriesWith does it with the program of some release.
+func tellStoriesWith(t *testing.T, program string, urls client.URLs) *stories {
+	t.Helper()
 	s := &stories{first: make(chan struct{}), stop: make(chan struct{}), done: make(chan struct{})}
-	go s.run(t.Context(), urls)
+	go s.run(t.Context(), program, urls)
 	t.Cleanup(func() { _, _ = s.end() })
 	select {
 	case <-s.first:
@@ -53,11 +64,11 @@ func tellStories(t *testing.T, urls client.URLs) *stories {
 	return s
 }
 
-func (s *stories) run(ctx context.Context, urls client.URLs) {
+func (s *stories) run(ctx context.Context, program string, urls client.URLs) {
 	defer close(s.done)
 	for {
 		began := time.Now()
-		out, err := walkThrough(ctx, urls)
+		out, err := walkThroughWith(ctx, program, urls)
 		s.mu.Lock()
 		if err != nil {
 			s.failed, s.out = err, out
