@@ -66,6 +66,7 @@ type config struct {
 	postgresImage     string
 	metricsAddress    string
 	probeAddress      string
+	profileAddress    string
 	leaderElect       bool
 	electionID        string
 	electionNamespace string
@@ -91,6 +92,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (config,
 	flags.StringVar(&c.postgresImage, "postgres-image", postgresImage, "image of embedded databases that name no other")
 	flags.StringVar(&c.metricsAddress, "metrics-bind-address", ":8080", "address of the metrics, over plain HTTP; 0 for none")
 	flags.StringVar(&c.probeAddress, "health-probe-bind-address", ":8081", "address of the probes")
+	flags.StringVar(&c.profileAddress, "pprof-bind-address", "0", "address of Go's profiles; 0 for none")
 	flags.BoolVar(&c.leaderElect, "leader-elect", false, "let one of several operators work at a time")
 	flags.StringVar(&c.electionID, "leader-election-id", name, "name of the lease; operators that look after different namespaces need different ones")
 	flags.StringVar(&c.electionNamespace, "leader-election-namespace", "", "namespace of the lease; by default the operator's own")
@@ -223,6 +225,7 @@ func newManager(kubernetes *rest.Config, c config) (ctrl.Manager, error) {
 		Cache:                         controllers.CacheOptions(c.watchNamespaces),
 		Metrics:                       metricsserver.Options{BindAddress: c.metricsAddress},
 		HealthProbeBindAddress:        c.probeAddress,
+		PprofBindAddress:              c.profileAddress,
 		LeaderElection:                c.leaderElect,
 		LeaderElectionID:              c.electionID,
 		LeaderElectionNamespace:       c.electionNamespace,
