@@ -55,23 +55,25 @@ func (r *Reconciler) applyObject(ctx context.Context, m *v1alpha1.Marketplace, m
 		return fmt.Errorf("render %s: %w", key, err)
 	}
 
-	live, err := r.live(ctx, seen, key, u)
-	if err != nil {
-		return err
-	}
 	known := mem.applied[key]
-	if live != nil {
+	live := seen.objects[key]
+	if live == nil && known.uid != "" {
+		// It was there: it has been deleted since, or the cache does not know it yet.
+		if live, err = r.lookUp(ctx, key, u); err != nil {
+			return err
+		}
+	}
+	if live == nil {
+		live, err = r.create(ctx, m, key, u)
+	} else {
 		if err := checkOwned(m, key.kind, live); err != nil {
 			return err
 		}
 		if known.digest == digest && known.resourceVersion == live.GetResourceVersion() {
 			return nil
 		}
-		// Refused if another object has taken the name since.
-		u.SetUID(live.GetUID())
+		err = r.update(ctx, u, live)
 	}
-	err = r.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u),
-		client.FieldOwner(FieldOwner), client.ForceOwnership)
 	if goneAPI(err, u.GroupVersionKind()) {
 		return wait(v1alpha1.ReasonAPIMissing, "%s: the cluster has just lost the API of it", key)
 	}
@@ -103,12 +105,49 @@ func changed(known appliedRecord, before client.Object, after *unstructured.Unst
 	return generation == 0 || generation != before.GetGeneration() && generation != known.generation
 }
 
-// live returns the object as it is, nil where there is none. What the caches do
-// not hold may still exist, without our labels, and is then someone else's.
-func (r *Reconciler) live(ctx context.Context, seen observation, key objectKey, u *unstructured.Unstructured) (client.Object, error) {
-	if found, ok := seen.objects[key]; ok {
-		return found, nil
+// absent is a version that no object has: a storage that holds anything is past
+// it. To apply it makes an object or is refused, so that what the caches do not
+// know, which may be someone else's, is not taken over.
+const absent = "1"
+
+// create applies what seems not to be there, and returns what was there
+// nevertheless.
+func (r *Reconciler) create(ctx context.Context, m *v1alpha1.Marketplace, key objectKey, u *unstructured.Unstructured) (client.Object, error) {
+	u.SetResourceVersion(absent)
+	err := r.applyNow(ctx, u)
+	if !apierrors.IsConflict(err) {
+		return nil, err
 	}
+	u.SetResourceVersion("")
+	live, errLookUp := r.lookUp(ctx, key, u)
+	if errLookUp != nil {
+		return nil, errLookUp
+	}
+	if live == nil {
+		return nil, err
+	}
+	if err := checkOwned(m, key.kind, live); err != nil {
+		return live, err
+	}
+	return live, r.update(ctx, u, live)
+}
+
+// update applies u over live, and is refused where another object has taken the
+// name since.
+func (r *Reconciler) update(ctx context.Context, u *unstructured.Unstructured, live client.Object) error {
+	u.SetUID(live.GetUID())
+	return r.applyNow(ctx, u)
+}
+
+func (r *Reconciler) applyNow(ctx context.Context, u *unstructured.Unstructured) error {
+	return r.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u),
+		client.FieldOwner(FieldOwner), client.ForceOwnership)
+}
+
+// lookUp asks the API server for an object's metadata, and returns nil where it
+// is not. What the caches do not hold may still exist, without our labels, and
+// is then someone else's.
+func (r *Reconciler) lookUp(ctx context.Context, key objectKey, u *unstructured.Unstructured) (client.Object, error) {
 	head := &metav1.PartialObjectMetadata{}
 	head.SetGroupVersionKind(u.GroupVersionKind())
 	err := r.Live.Get(ctx, client.ObjectKeyFromObject(u), head)

@@ -4,7 +4,11 @@ import (
 	"context"
 	"fmt"
 
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
@@ -15,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/api/v1alpha1"
 	"github.com/marketplane/marketplane/controllers/desired"
 )
@@ -25,8 +30,13 @@ import (
 func CacheOptions(namespaces []string) cache.Options {
 	options := cache.Options{
 		DefaultLabelSelector: labels.SelectorFromSet(labels.Set{desired.LabelManagedBy: desired.ManagedBy}),
+		DefaultTransform:     cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
 			&v1alpha1.Marketplace{}: {Label: labels.Everything()},
+			// To scale alone, what the operator owns of a Deployment is extracted by
+			// its managed fields.
+			&appsv1.Deployment{}: {Transform: keep},
+			&corev1.Pod{}:        {Transform: stripPod},
 			// Users' Secrets carry no label of ours. Helm keeps a Secret for each
 			// revision of each release: nobody names those.
 			&corev1.Secret{}: {
@@ -43,6 +53,35 @@ func CacheOptions(namespaces []string) cache.Options {
 		}
 	}
 	return options
+}
+
+// keep leaves an object as it is.
+func keep(object any) (any, error) { return object, nil }
+
+// stripPod leaves of a pod what says whose it is and how it fares. There may be
+// many, and most of each is a copy of its workload's template.
+func stripPod(object any) (any, error) {
+	pod, ok := object.(*corev1.Pod)
+	if !ok {
+		// The cache's marker of a pod whose deletion it missed, for one.
+		return object, nil
+	}
+	return &corev1.Pod{
+		TypeMeta: pod.TypeMeta,
+		ObjectMeta: metav1.ObjectMeta{
+			Name:              pod.Name,
+			Namespace:         pod.Namespace,
+			UID:               pod.UID,
+			ResourceVersion:   pod.ResourceVersion,
+			CreationTimestamp: pod.CreationTimestamp,
+			DeletionTimestamp: pod.DeletionTimestamp,
+			Labels:            pod.Labels,
+			Annotations:       pod.Annotations,
+			OwnerReferences:   pod.OwnerReferences,
+		},
+		Spec:   corev1.PodSpec{NodeName: pod.Spec.NodeName},
+		Status: pod.Status,
+	}, nil
 }
 
 // strip leaves of an object's metadata what says which version of whose object
@@ -72,10 +111,28 @@ func strip(object any) (any, error) {
 	}, nil
 }
 
-// indexNamedSecrets is the index of Marketplaces by the Secrets that they name.
-const indexNamedSecrets = "namedSecrets"
+const (
+	// indexNamedSecrets is the index of Marketplaces by the Secrets that they name.
+	indexNamedSecrets = "namedSecrets"
+	// indexMarketplace is the index of objects by the name of the Marketplace
+	// that they are labelled with. Without it, every look would go through all
+	// objects of the namespace.
+	indexMarketplace = "marketplace"
+)
 
 func addIndexes(mgr ctrl.Manager) error {
+	for _, kind := range []client.Object{
+		&appsv1.Deployment{}, &appsv1.StatefulSet{}, &batchv1.Job{}, &corev1.Service{}, &corev1.ConfigMap{},
+		&corev1.PersistentVolumeClaim{}, &corev1.Pod{}, &policyv1.PodDisruptionBudget{}, &networkingv1.NetworkPolicy{},
+		&networkingv1.Ingress{},
+	} {
+		err := mgr.GetFieldIndexer().IndexField(context.Background(), kind, indexMarketplace, func(object client.Object) []string {
+			return []string{object.GetLabels()[contract.LabelMarketplace]}
+		})
+		if err != nil {
+			return fmt.Errorf("index objects by their Marketplace: %w", err)
+		}
+	}
 	err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.Marketplace{}, indexNamedSecrets,
 		func(object client.Object) []string {
 			if m, ok := object.(*v1alpha1.Marketplace); ok {

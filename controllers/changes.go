@@ -25,7 +25,8 @@ type change struct {
 	before client.Object // nil where the object is new
 	after  *unstructured.Unstructured
 	size   size
-	// repaired says that the same was applied before: someone changed it since.
+	// repaired says that the same was applied before: someone changed or deleted
+	// it since.
 	repaired bool
 }
 
@@ -41,11 +42,26 @@ func (c change) kind() metrics.Change {
 	}
 }
 
+// isWorkload says whether objects of a kind run or hold something. That a new
+// Marketplace gets all the others needs no Event for each.
+func isWorkload(kind string) bool {
+	switch kind {
+	case kindDeployment, kindStatefulSet, kindJob, kindVolume:
+		return true
+	default:
+		return false
+	}
+}
+
 // tellChange says in an Event what was changed and why.
 func (r *Reconciler) tellChange(m *v1alpha1.Marketplace, c change) {
 	switch {
 	case c.before == nil:
-		r.event(m, c.after, corev1.EventTypeNormal, "Created", "%s: created", c.key)
+		if c.repaired {
+			r.event(m, c.after, corev1.EventTypeNormal, "Repaired", "%s: it was gone; it is made again", c.key)
+		} else if isWorkload(c.key.kind) {
+			r.event(m, c.after, corev1.EventTypeNormal, "Created", "%s: created", c.key)
+		}
 		if c.key.kind == kindStatefulSet && c.after.GetLabels()[contract.LabelComponent] == contract.ComponentDatabase {
 			r.event(m, c.after, corev1.EventTypeNormal, "EmbeddedDatabase",
 				"database: the embedded PostgreSQL is for evaluation: it survives restarts, not the loss of its volume")

@@ -136,8 +136,8 @@ func TestEmptySpecConvergesAndThenNothingIsWritten(t *testing.T) {
 		t.Errorf("version %q, keys %+v", m.Status.Version, m.Status.Keys)
 	}
 
-	// Each object has its own Event, though all came at once.
-	for _, want := range []string{"Secret shop-bus: created", "Service shop-auth: created", "Service shop-tasks: created"} {
+	// Each workload has its own Event, though all came at once.
+	for _, want := range []string{"StatefulSet shop-bus: created", "Deployment shop-auth: created", "Deployment shop-tasks: created"} {
 		w.hasEvent(m, want)
 	}
 
@@ -185,6 +185,8 @@ func TestRepairs(t *testing.T) {
 		}
 		return nil
 	})
+
+	w.hasEvent(m, "Service shop-tasks: it was gone; it is made again")
 
 	deployment := &appsv1.Deployment{}
 	w.must(w.get("shop-auth", deployment))

@@ -50,8 +50,9 @@ type Config struct {
 	// Empty, where it runs outside the cluster: the services' internal port is
 	// open to everyone then.
 	Namespace string
-	// Tick is how often connections are read; zero means 5 seconds.
-	Tick time.Duration
+	// LongestPause bounds the pauses between two looks at a Marketplace; zero
+	// leaves them as they are.
+	LongestPause time.Duration
 }
 
 // Reconciler keeps Marketplaces true.
@@ -106,13 +107,6 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	err = r.apply(ctx, m, mem, seen, p)
 	return r.report(ctx, m, seen, messaging, &p, err)
-}
-
-func (r *Reconciler) tick() time.Duration {
-	if r.Config.Tick > 0 {
-		return r.Config.Tick
-	}
-	return tick
 }
 
 // maxConcurrent is how many Marketplaces are looked at at once.

@@ -154,17 +154,16 @@ func (r *Reconciler) observe(ctx context.Context, m *v1alpha1.Marketplace, mem *
 		secrets: map[string]secretFacts{},
 		applied: mem.applied,
 	}
-	ours := []client.ListOption{
-		client.InNamespace(m.Namespace),
-		client.MatchingLabels{contract.LabelMarketplace: m.Name},
-	}
+	namespace := client.InNamespace(m.Namespace)
+	ours := []client.ListOption{namespace, client.MatchingFields{indexMarketplace: m.Name}}
 	if err := r.observeObjects(ctx, &seen, ours); err != nil {
 		return seen, err
 	}
 	if err := r.observeIngresses(ctx, &seen, ours); err != nil {
 		return seen, err
 	}
-	if err := r.optional.observe(ctx, &seen, ours); err != nil {
+	labelled := []client.ListOption{namespace, client.MatchingLabels{contract.LabelMarketplace: m.Name}}
+	if err := r.optional.observe(ctx, &seen, labelled); err != nil {
 		return seen, err
 	}
 	if err := r.observeCertificate(ctx, m, mem, &seen); err != nil {

@@ -3,18 +3,12 @@ package controllers
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/marketplane/marketplane/api/v1alpha1"
 )
-
-// tick is how often connections are read, and so how soon messaging follows
-// them. What someone does about a stalled Marketplace is often not watched, and
-// found then, too.
-const tick = 5 * time.Second
 
 // problem is an error that says what to do about it. An error that is none is
 // tried again, with back-off.
@@ -39,11 +33,12 @@ func wait(reason, format string, args ...any) error {
 }
 
 // classify turns what the API server answered to a write into what to do
-// about it.
+// about it. A problem stays what it is.
 func classify(err error, what string) error {
+	var known *problem
 	switch {
-	case err == nil:
-		return nil
+	case err == nil, errors.As(err, &known):
+		return err
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return wait(v1alpha1.ReasonWaiting, "%s: the namespace is being deleted", what)
 	case apierrors.IsInvalid(err), apierrors.IsForbidden(err), apierrors.IsBadRequest(err):

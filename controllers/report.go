@@ -29,9 +29,7 @@ func (r *Reconciler) report(ctx context.Context, m *v1alpha1.Marketplace, seen o
 		o.failed = errors.Join(o.failed, r.writeStatus(ctx, before, m))
 	}
 	if o.failed == nil {
-		// What is stalled or waits does not keep messaging from following its
-		// load, and is looked at again as often.
-		return ctrl.Result{RequeueAfter: r.tick()}, nil
+		return ctrl.Result{RequeueAfter: r.pause(m, seen, o)}, nil
 	}
 	if ctx.Err() != nil {
 		// The operator stops: whoever comes next looks at everything anew.

@@ -103,15 +103,17 @@ func (r *Reconciler) ensureSecret(ctx context.Context, m *v1alpha1.Marketplace, 
 		return known, nil
 	}
 
-	secret := &corev1.Secret{}
-	err = r.Live.Get(ctx, key, secret)
-	switch {
-	case apierrors.IsNotFound(err):
-		if secret, err = r.createSecret(ctx, m, kind); err != nil {
+	var secret *corev1.Secret
+	if err != nil && !ok && !m.Spec.Paused {
+		// Refused where it is there, and the cache does not know it yet.
+		if secret, err = r.createSecret(ctx, m, kind); err != nil && !apierrors.IsAlreadyExists(err) {
+			return secretFacts{}, classify(err, "Secret "+kind.name)
+		}
+	}
+	if secret == nil {
+		if secret, err = r.readSecret(ctx, m, kind, key); err != nil {
 			return secretFacts{}, err
 		}
-	case err != nil:
-		return secretFacts{}, fmt.Errorf("read Secret %s: %w", key, err)
 	}
 	if err := checkOwned(m, "Secret", secret); err != nil {
 		return secretFacts{}, err
@@ -119,10 +121,24 @@ func (r *Reconciler) ensureSecret(ctx context.Context, m *v1alpha1.Marketplace, 
 	return factsOf(secret, kind)
 }
 
-func (r *Reconciler) createSecret(ctx context.Context, m *v1alpha1.Marketplace, kind secretKind) (*corev1.Secret, error) {
-	if m.Spec.Paused {
+// readSecret returns a Secret as it is now, or makes it.
+func (r *Reconciler) readSecret(ctx context.Context, m *v1alpha1.Marketplace, kind secretKind, key types.NamespacedName) (*corev1.Secret, error) {
+	secret := &corev1.Secret{}
+	err := r.Live.Get(ctx, key, secret)
+	switch {
+	case err == nil:
+		return secret, nil
+	case !apierrors.IsNotFound(err):
+		return nil, fmt.Errorf("read Secret %s: %w", key, err)
+	case m.Spec.Paused:
 		return nil, wait(v1alpha1.ReasonPaused, "Secret %s is missing and is not made while spec.paused is set", kind.name)
 	}
+	secret, err = r.createSecret(ctx, m, kind)
+	return secret, classify(err, "Secret "+kind.name)
+}
+
+// createSecret makes a Secret; the error is the API server's own.
+func (r *Reconciler) createSecret(ctx context.Context, m *v1alpha1.Marketplace, kind secretKind) (*corev1.Secret, error) {
 	data, err := kind.create()
 	if err != nil {
 		return nil, fmt.Errorf("make Secret %s: %w", kind.name, err)
@@ -145,9 +161,12 @@ func (r *Reconciler) createSecret(ctx context.Context, m *v1alpha1.Marketplace, 
 		Data: data,
 	}
 	if err := r.Client.Create(ctx, secret, client.FieldOwner(FieldOwner)); err != nil {
-		return nil, classify(err, "Secret "+kind.name)
+		return nil, err
 	}
-	r.event(m, secret, corev1.EventTypeNormal, "Created", "Secret %s: created", kind.name)
+	// That a new Marketplace gets its Secrets needs no Event.
+	if m.Status.Installation != "" {
+		r.event(m, secret, corev1.EventTypeNormal, "Created", "Secret %s: created", kind.name)
+	}
 	return secret, nil
 }
 

@@ -162,7 +162,7 @@ func newWorld(t *testing.T) *world {
 			PreviousImage:   "marketplane:before",
 			PostgresImage:   "postgres:17",
 			Namespace:       "marketplane-system",
-			Tick:            100 * time.Millisecond,
+			LongestPause:    100 * time.Millisecond,
 		},
 	}
 }

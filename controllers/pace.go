@@ -1,0 +1,43 @@
+package controllers
+
+import (
+	"time"
+
+	apiwait "k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/api/v1alpha1"
+)
+
+// What the operator made or waits for is watched, and looked at when it changes.
+// These pauses are for what nobody tells.
+const (
+	// loadPause is how often connections are read where messaging follows them.
+	loadPause = 5 * time.Second
+	// slowPause is how often connections are read that only the status tells,
+	// and how soon it is found out what someone did about a stalled Marketplace.
+	slowPause = 30 * time.Second
+	// idlePause is for what should not be missed, and could be.
+	idlePause = 10 * time.Minute
+	// spread is the share of a pause that is added at random, so that many
+	// Marketplaces are not looked at all at once.
+	spread = 0.1
+)
+
+// pause is how long the operator may leave m alone unless a watch tells of a
+// change.
+func (r *Reconciler) pause(m *v1alpha1.Marketplace, seen observation, o outcome) time.Duration {
+	p := idlePause
+	if o.stalled != nil || o.waiting != nil ||
+		len(runningPods(seen.pods[contract.ComponentMessaging], contract.ComponentMessaging)) > 0 {
+		p = slowPause
+	}
+	if m.Spec.Messaging.Autoscaling != nil {
+		// Without pods, too: a size that was kept for a while comes to its end.
+		p = loadPause
+	}
+	if r.Config.LongestPause > 0 {
+		p = min(p, r.Config.LongestPause)
+	}
+	return apiwait.Jitter(p, spread)
+}
