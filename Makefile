@@ -68,6 +68,11 @@ e2e: ## Run the journeys on the local cluster, which is started for it
 	@hack/setup.sh gcc
 	@hack/e2e.sh
 
+.PHONY: bench-operator
+bench-operator: build ## Measure the operator with 100, 300 and 1,000 Marketplaces, against hack/bench/operator/thresholds.yaml
+	@hack/setup.sh postgresql
+	@assets="$$($(CLUSTER) assets)" && KUBEBUILDER_ASSETS="$$assets" go run ./hack/bench/operator $(ARGS)
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (default 30s) each
 	@hack/setup.sh gcc
@@ -75,4 +80,4 @@ fuzz: ## Run every fuzz target for FUZZTIME (default 30s) each
 
 .PHONY: help
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

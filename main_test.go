@@ -14,7 +14,7 @@ import (
 func TestParse(t *testing.T) {
 	defaults := config{
 		image: "marketplane:v1", previousImage: "marketplane:0.1.0", postgresImage: "postgres:17",
-		metricsAddress: ":8080", probeAddress: ":8081",
+		metricsAddress: ":8080", probeAddress: ":8081", profileAddress: "0",
 		electionID: name, logLevel: slog.LevelInfo,
 	}
 	tests := map[string]struct {

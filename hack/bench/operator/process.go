@@ -49,7 +49,7 @@ func startOperator(program, kubeconfig, dir string) (*process, error) {
 		"--pprof-bind-address="+profile,
 		"--health-probe-bind-address=127.0.0.1:0")
 	// Nothing of the caller's surroundings may change what is measured.
-	command.Env = []string{"KUBECONFIG=" + kubeconfig, "PATH=" + os.Getenv("PATH"), "GOMEMLIMIT=" + os.Getenv("BENCH_GOMEMLIMIT")}
+	command.Env = []string{"KUBECONFIG=" + kubeconfig, "PATH=" + os.Getenv("PATH")}
 	command.Stdout, command.Stderr = log, log
 	if err := command.Start(); err != nil {
 		return nil, err
