@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes every generated file anew: deepcopy functions, the CRD and the roles
-# from the markers in Go, their copies in the chart, config/manager from the
-# chart, the references of the resource and of the metrics, and the queries' Go code. `make verify` runs it and fails if anything
+# from the markers in Go, their copies in the chart, the chart's README,
+# config/manager from the chart, the references of the resource and of the metrics, and the queries' Go code. `make verify` runs it and fails if anything
 # changed.
 set -euo pipefail
 shopt -s nullglob
@@ -60,12 +60,16 @@ chart_copies() {
 render() {
   echo "$mark"
   tool helm template marketplane "$chart" --namespace marketplane-system --show-only "$1" |
-    sed -e '/^# Source: /d' -e '/helm\.sh\/chart: /d' -e '/managed-by: Helm$/d' -e '/^---$/d'
+    sed -e '/^# Source: /d' -e '/helm\.sh\/chart: /d' -e '/managed-by: Helm$/d' -e '/^---$/d' -e '/^[[:space:]]*$/d'
 }
 
 manifests() {
   render templates/deployment.yaml | write config/manager/deployment.yaml
   render templates/metrics-service.yaml | write config/manager/metrics-service.yaml
+}
+
+chart_readme() {
+  go run ./hack/chartreadme "$chart" | write "$chart/README.md"
 }
 
 reference() {
@@ -82,6 +86,7 @@ queries() {
 
 from_markers
 chart_copies
+chart_readme
 manifests
 reference
 queries

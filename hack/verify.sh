@@ -33,11 +33,26 @@ git ls-files '*.sh' .ci/run ':!controllers' | xargs shellcheck
 # These run in a container, and read one another there.
 shellcheck --shell=sh --exclude=SC1091,SC2012,SC2154 controllers/desired/database/*.sh
 
+# Every rendering is held against the schemas of the Kubernetes that the local
+# cluster runs, from its own source: nothing is downloaded. PodMonitor is not
+# Kubernetes' own.
 step "chart"
 helm=$(go tool -modfile=hack/tools/go.mod -n helm)
+kubeconform=$(go tool -modfile=hack/tools/go.mod -n kubeconform)
+schemas=$(mktemp -d)
+trap 'rm -rf "$schemas"' EXIT
+go -C hack/cluster/kubernetes mod download k8s.io/kubernetes
+go run ./hack/kubeschemas "$schemas" \
+  "$(go -C hack/cluster/kubernetes list -m -f '{{.Dir}}' k8s.io/kubernetes)/api/openapi-spec/swagger.json" config/crd/bases/*.yaml
+conform() {
+  "$kubeconform" -strict -summary -skip PodMonitor,Kustomization -schema-location "$schemas/{{.ResourceKind}}{{.KindSuffix}}.json" "$@"
+}
 "$helm" lint --quiet --strict charts/marketplane
+"$helm" template marketplane charts/marketplane | conform
 for values in charts/marketplane/ci/*-values.yaml; do
   "$helm" lint --quiet --strict --values "$values" charts/marketplane
+  "$helm" template marketplane charts/marketplane --values "$values" | conform
 done
+conform config
 
 step "done"
