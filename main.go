@@ -88,7 +88,7 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (config,
 	flags.SetOutput(stderr)
 	flags.StringVar(&c.image, "image", getenv(envImage), "image of the services; by default that of "+envImage)
 	flags.StringVar(&c.previousImage, "previous-image", "", "image of the services of release "+contract.PreviousRelease+
-		"; by default that of --image with the tag "+strings.TrimPrefix(contract.PreviousRelease, "v"))
+		"; by default what a Marketplace ran it from before, else that of --image with the tag "+strings.TrimPrefix(contract.PreviousRelease, "v"))
 	flags.StringVar(&c.postgresImage, "postgres-image", postgresImage, "image of embedded databases that name no other")
 	flags.StringVar(&c.metricsAddress, "metrics-bind-address", ":8080", "address of the metrics, over plain HTTP; 0 for none")
 	flags.StringVar(&c.probeAddress, "health-probe-bind-address", ":8081", "address of the probes")
@@ -108,25 +108,12 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (config,
 	if c.image == "" {
 		return c, fmt.Errorf("the image of the services is not known: set --image or %s", envImage)
 	}
-	if c.previousImage == "" {
-		c.previousImage = retag(c.image, strings.TrimPrefix(contract.PreviousRelease, "v"))
-	}
 	for ns := range strings.SplitSeq(namespaces, ",") {
 		if ns = strings.TrimSpace(ns); ns != "" {
 			c.watchNamespaces = append(c.watchNamespaces, ns)
 		}
 	}
 	return c, nil
-}
-
-// retag is an image of the same repository with another tag.
-func retag(image, tag string) string {
-	repository, _, _ := strings.Cut(image, "@")
-	// A colon before the last slash is that of a registry's port.
-	if colon := strings.LastIndex(repository, ":"); colon > strings.LastIndex(repository, "/") {
-		repository = repository[:colon]
-	}
-	return repository + ":" + tag
 }
 
 // commit is what the program was built from, where the build stamped that.

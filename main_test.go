@@ -13,7 +13,7 @@ import (
 
 func TestParse(t *testing.T) {
 	defaults := config{
-		image: "marketplane:v1", previousImage: "marketplane:0.1.0", postgresImage: "postgres:17",
+		image: "marketplane:v1", postgresImage: "postgres:17",
 		metricsAddress: ":8080", probeAddress: ":8081", profileAddress: "0",
 		electionID: name, logLevel: slog.LevelInfo,
 	}
@@ -28,13 +28,6 @@ func TestParse(t *testing.T) {
 			args: []string{"--image=marketplane:v2", "--postgres-image=postgres:16"},
 			env:  map[string]string{envPostgresImage: "postgres:15"},
 			want: func(c *config) { c.image, c.postgresImage = "marketplane:v2", "postgres:16" },
-		},
-		"the image of the release before is the own one's neighbour": {
-			args: []string{"--image=registry.example.com:5000/team/marketplane@sha256:abc"},
-			want: func(c *config) {
-				c.image = "registry.example.com:5000/team/marketplane@sha256:abc"
-				c.previousImage = "registry.example.com:5000/team/marketplane:0.1.0"
-			},
 		},
 		"the image of the release before is elsewhere": {
 			args: []string{"--previous-image=mirror/marketplane:old"},

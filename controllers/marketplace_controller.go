@@ -42,7 +42,8 @@ type Config struct {
 	// none.
 	PreviousRelease string
 	// PreviousImage is the image of that release's services, for Marketplaces
-	// that do not run it yet.
+	// that do not run it already. Empty: the one that a Marketplace ran it from
+	// before, else Image's repository with that release's tag.
 	PreviousImage string
 	// PostgresImage of new embedded databases that name no other.
 	PostgresImage string

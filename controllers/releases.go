@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -52,9 +53,32 @@ func (r *Reconciler) decideRelease(m *v1alpha1.Marketplace, seen observation) (r
 	case found.wanted.version == running.version && running.image != "":
 		found.wanted.image = running.image
 	default:
-		found.wanted.image = r.Config.PreviousImage
+		found.wanted.image = r.previousImage(m)
 	}
 	return found, nil
+}
+
+// previousImage is what the release before is run from, where it does not run.
+func (r *Reconciler) previousImage(m *v1alpha1.Marketplace) string {
+	version, ran := r.Config.PreviousRelease, m.Status.Previous
+	switch {
+	case r.Config.PreviousImage != "":
+		return r.Config.PreviousImage
+	case ran != nil && ran.Version == version:
+		return ran.Image
+	default:
+		return retag(r.Config.Image, strings.TrimPrefix(version, "v"))
+	}
+}
+
+// retag is an image of the same repository with another tag.
+func retag(image, tag string) string {
+	repository, _, _ := strings.Cut(image, "@")
+	// A colon before the last slash is that of a registry's port.
+	if colon := strings.LastIndex(repository, ":"); colon > strings.LastIndex(repository, "/") {
+		repository = repository[:colon]
+	}
+	return repository + ":" + tag
 }
 
 // runningRelease is what the status says, or, where that is not to be relied
@@ -176,6 +200,9 @@ func (r *Reconciler) pinReleases(m *v1alpha1.Marketplace, seen observation, p *p
 	pinned := p.releases.running
 	if pinned.version == "" || p.releases.wanted == pinned || p.rolledOut(m, seen) {
 		pinned = p.releases.wanted
+	}
+	if was := p.releases.running; was.version != "" && was.version != pinned.version {
+		m.Status.Previous = &v1alpha1.ReleaseStatus{Version: was.version, Image: was.image}
 	}
 	m.Status.Version, m.Status.Image = pinned.version, pinned.image
 	if m.Spec.Database.External == nil {

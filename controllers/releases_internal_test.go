@@ -14,6 +14,30 @@ import (
 	"github.com/marketplane/marketplane/controllers/desired"
 )
 
+func TestPreviousImage(t *testing.T) {
+	tests := map[string]struct {
+		own, named string
+		ran        *v1alpha1.ReleaseStatus
+		want       string
+	}{
+		"the own one's neighbour":       {own: "team/mp:0.2.0", want: "team/mp:0.1.0"},
+		"a registry with a port":        {own: "registry.example.com:5000/mp", want: "registry.example.com:5000/mp:0.1.0"},
+		"a digest":                      {own: "registry.example.com:5000/mp:0.2.0@sha256:abc", want: "registry.example.com:5000/mp:0.1.0"},
+		"what it ran from":              {own: "mp:0.2.0", ran: &v1alpha1.ReleaseStatus{Version: "v0.1.0", Image: "mp:dev-1"}, want: "mp:dev-1"},
+		"what another release ran from": {own: "mp:0.2.0", ran: &v1alpha1.ReleaseStatus{Version: "v0.0.9", Image: "mp:dev-1"}, want: "mp:0.1.0"},
+		"named, whatever it ran from":   {own: "mp:0.2.0", named: "mirror/mp:old", ran: &v1alpha1.ReleaseStatus{Version: "v0.1.0", Image: "mp:dev-1"}, want: "mirror/mp:old"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			r := &Reconciler{Config: Config{Image: tt.own, PreviousRelease: "v0.1.0", PreviousImage: tt.named}}
+			m := &v1alpha1.Marketplace{Status: v1alpha1.MarketplaceStatus{Previous: tt.ran}}
+			if got := r.previousImage(m); got != tt.want {
+				t.Errorf("image = %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestDecideRelease(t *testing.T) {
 	type facts struct {
 		spec   v1alpha1.MarketplaceSpec

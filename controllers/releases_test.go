@@ -29,7 +29,7 @@ func (w *world) before() {
 // upgraded makes it one of this release, with other defaults in all.
 func (w *world) upgraded() {
 	w.config.Release, w.config.Image = contract.Release, "marketplane:after"
-	w.config.PreviousRelease, w.config.PreviousImage = contract.PreviousRelease, "marketplane:before-default"
+	w.config.PreviousRelease, w.config.PreviousImage = contract.PreviousRelease, ""
 	w.config.PostgresImage = "postgres:18"
 }
 
@@ -196,7 +196,7 @@ func TestVersionRollsAndRollsBack(t *testing.T) {
 	w.setVersion(m, contract.PreviousRelease)
 	back := w.migration(job.Name)
 	w.must(w.finishJob(w.ctx, back, true))
-	w.awaitRelease(m, contract.PreviousRelease, "marketplane:before-default")
+	w.awaitRelease(m, contract.PreviousRelease, "marketplane:before-1")
 
 	// To ask no more is to stay.
 	generations := w.workloads()

@@ -22,6 +22,10 @@ type MarketplaceStatus struct {
 	// version.
 	// +optional
 	Image string `json:"image,omitempty"`
+	// previous is the release that the services were of before version, and its
+	// image: what they go back to.
+	// +optional
+	Previous *ReleaseStatus `json:"previous,omitempty"`
 	// databaseImage is what the embedded database runs. It changes with
 	// spec.database.embedded.image alone, not with the operator's default.
 	// +optional
@@ -41,6 +45,14 @@ type MarketplaceStatus struct {
 	// endpoints are the services' URLs: in the cluster, and from outside.
 	// +optional
 	Endpoints *EndpointsStatus `json:"endpoints,omitempty"`
+}
+
+// ReleaseStatus is a release and the image that its services were run from.
+type ReleaseStatus struct {
+	// version is the release, such as v0.1.0.
+	Version string `json:"version"`
+	// image is that of its services.
+	Image string `json:"image"`
 }
 
 // MessagingStatus is the state of the messaging tier.

@@ -16,7 +16,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
 	kube "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/marketplane/marketplane/api/contract"
@@ -48,7 +52,7 @@ func TestUpgradeFromTheReleaseBefore(t *testing.T) {
 	m.waitReady(t)
 	urls := m.urls(t)
 	walks := tellStoriesWith(t, filepath.Join(before.programs, "marketplane"), urls)
-	pods := m.allPods(t)
+	pods, workloads := m.allPods(t), m.workloads(t)
 
 	installed.install(t, filepath.Join("..", "..", "charts", "marketplane"), namespace,
 		"image.repository="+installed.Image.Repository, "image.tag="+installed.Image.Tag)
@@ -56,6 +60,9 @@ func TestUpgradeFromTheReleaseBefore(t *testing.T) {
 	walks.another(t)
 	if diff := cmp.Diff(pods, m.allPods(t)); diff != "" {
 		t.Errorf("an upgrade of the operator changed pods (-before +after, as UID and restarts):\n%s", diff)
+	}
+	if diff := cmp.Diff(workloads, m.workloads(t)); diff != "" {
+		t.Errorf("an upgrade of the operator changed workloads (-before +after, as UID and generation):\n%s", diff)
 	}
 
 	m.change(t, func(spec *v1alpha1.MarketplaceSpec) { spec.Version = contract.Release })
@@ -220,4 +227,27 @@ func (m marketplace) allPods(t *testing.T) map[string]string {
 		pods[pod.Name] = fmt.Sprintf("%s, %d", pod.UID, restarts)
 	}
 	return pods
+}
+
+// workloads are what makes the Marketplace's pods, by name: who they are, and
+// how often their spec was changed.
+func (m marketplace) workloads(t *testing.T) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	for _, list := range []kube.ObjectList{&appsv1.DeploymentList{}, &appsv1.StatefulSetList{}, &batchv1.JobList{}} {
+		if err := cluster.kube.List(t.Context(), list, kube.InNamespace(m.namespace)); err != nil {
+			t.Fatal(err)
+		}
+		if err := apimeta.EachListItem(list, func(object runtime.Object) error {
+			o, err := apimeta.Accessor(object)
+			if err != nil {
+				return err
+			}
+			found[o.GetName()] = fmt.Sprintf("%s, %d", o.GetUID(), o.GetGeneration())
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return found
 }
