@@ -56,6 +56,10 @@ func (r *Reconciler) applyObject(ctx context.Context, m *v1alpha1.Marketplace, m
 	}
 
 	known := mem.applied[key]
+	c := change{
+		key: key, after: u, size: s,
+		repaired: known.digest == digest, leftAlone: leavesReplicas(key.kind, content),
+	}
 	live := seen.objects[key]
 	if live == nil && known.uid != "" {
 		// It was there: it has been deleted since, or the cache does not know it yet.
@@ -69,7 +73,7 @@ func (r *Reconciler) applyObject(ctx context.Context, m *v1alpha1.Marketplace, m
 		if err := checkOwned(m, key.kind, live); err != nil {
 			return err
 		}
-		if known.digest == digest && known.resourceVersion == live.GetResourceVersion() {
+		if known.digest == digest && known.resourceVersion == versionOf(live) {
 			return nil
 		}
 		err = r.update(ctx, u, live)
@@ -80,15 +84,12 @@ func (r *Reconciler) applyObject(ctx context.Context, m *v1alpha1.Marketplace, m
 	if err != nil {
 		return classify(withOrigin(err, key.kind, u.GetLabels()[contract.LabelComponent]), key.String())
 	}
-	if changed(known, live, u) {
-		c := change{
-			key: key, before: live, after: u, size: s,
-			repaired: known.digest == digest,
-		}
+	c.before = live
+	if changed(known, live, u) && !c.byAutoscaler() {
 		r.tellChange(m, c)
 		r.Changes.Count(key.kind, c.kind())
 	}
-	mem.applied[key] = appliedRecord{u.GetUID(), digest, u.GetResourceVersion(), u.GetGeneration()}
+	mem.applied[key] = appliedRecord{u.GetUID(), digest, versionOf(u), u.GetGeneration()}
 	return seen.renew(key, u)
 }
 
@@ -98,8 +99,8 @@ func changed(known appliedRecord, before client.Object, after *unstructured.Unst
 	if before == nil {
 		return true
 	}
-	version, generation := after.GetResourceVersion(), after.GetGeneration()
-	if version == before.GetResourceVersion() || version == known.resourceVersion {
+	version, generation := versionOf(after), after.GetGeneration()
+	if version == versionOf(before) || version == known.resourceVersion {
 		return false
 	}
 	return generation == 0 || generation != before.GetGeneration() && generation != known.generation
@@ -136,6 +137,11 @@ func (r *Reconciler) create(ctx context.Context, m *v1alpha1.Marketplace, key ob
 // name since.
 func (r *Reconciler) update(ctx context.Context, u *unstructured.Unstructured, live client.Object) error {
 	u.SetUID(live.GetUID())
+	if leavesReplicas(u.GetKind(), u.Object) {
+		if err := r.giveUpReplicas(ctx, client.ObjectKeyFromObject(u)); err != nil {
+			return err
+		}
+	}
 	return r.applyNow(ctx, u)
 }
 
@@ -164,7 +170,8 @@ func (r *Reconciler) lookUp(ctx context.Context, key objectKey, u *unstructured.
 // otherwise: all that was applied before is applied again, with another size.
 func (r *Reconciler) scaleAlone(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, seen observation, to size) error {
 	d := seen.deployment(desired.NamesOf(m), contract.ComponentMessaging)
-	if m.Spec.Paused || d == nil || d.Spec.Replicas == nil || *d.Spec.Replicas == to.replicas {
+	if m.Spec.Paused || d == nil || d.Spec.Replicas == nil || *d.Spec.Replicas == to.replicas ||
+		leftAlone(m, seen, contract.ComponentMessaging) {
 		return nil
 	}
 	if *d.Spec.Replicas == 0 {

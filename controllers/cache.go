@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -33,6 +34,11 @@ func CacheOptions(namespaces []string) cache.Options {
 		DefaultTransform:     cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
 			&v1alpha1.Marketplace{}: {Label: labels.Everything()},
+			// Those that others make can decide about what is ours.
+			&autoscalingv2.HorizontalPodAutoscaler{}: {
+				Label:     labels.Everything(),
+				Transform: keepOfAutoscaler,
+			},
 			// To scale alone, what the operator owns of a Deployment is extracted by
 			// its managed fields.
 			&appsv1.Deployment{}: {Transform: keep},
@@ -142,6 +148,10 @@ func addIndexes(mgr ctrl.Manager) error {
 		})
 	if err != nil {
 		return fmt.Errorf("index Marketplaces by the Secrets that they name: %w", err)
+	}
+	err = mgr.GetFieldIndexer().IndexField(context.Background(), &autoscalingv2.HorizontalPodAutoscaler{}, indexAutoscaled, concernedBy)
+	if err != nil {
+		return fmt.Errorf("index HorizontalPodAutoscalers by the Marketplaces that they concern: %w", err)
 	}
 	return nil
 }

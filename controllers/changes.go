@@ -28,6 +28,9 @@ type change struct {
 	// repaired says that the same was applied before: someone changed or deleted
 	// it since.
 	repaired bool
+	// leftAlone says that an autoscaler decides the replicas: that they are others
+	// than those that were seen is not this apply's doing.
+	leftAlone bool
 }
 
 // kind is how the change is counted.
@@ -131,6 +134,9 @@ func workloadChange(c change) (reason, text string) {
 	if !known || !read {
 		return "Updated", c.key.String() + ": applied because the spec or the operator changed"
 	}
+	if c.leftAlone {
+		was.replicas = is.replicas
+	}
 	scaled := fmt.Sprintf("scaled from %d to %d: as the spec says", was.replicas, is.replicas)
 	if component == contract.ComponentMessaging {
 		scaled = scalingText(was.replicas, c.size)
@@ -146,6 +152,17 @@ func workloadChange(c change) (reason, text string) {
 	default:
 		return "Updated", component + ": changed without a restart, because the spec or the operator changed"
 	}
+}
+
+// byAutoscaler says whether all that changed since it was seen is what an
+// autoscaler decided.
+func (c change) byAutoscaler() bool {
+	if !c.repaired || !c.leftAlone || c.before == nil {
+		return false
+	}
+	was, known := workloadOf(c.before)
+	is, read := appliedWorkload(c.key.kind, c.after)
+	return known && read && equality.Semantic.DeepEqual(was.template, is.template)
 }
 
 // rollReasons says why a workload's pods are replaced; none where they are not.

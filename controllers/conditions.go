@@ -63,6 +63,11 @@ func setConditions(m *v1alpha1.Marketplace, seen observation, p *plan, o outcome
 	for _, c := range concerns {
 		set(m, c.condition, c.state.ok, c.state.reason, c.state.message)
 	}
+	if conflict := scalingConflict(m, seen); conflict != "" {
+		set(m, v1alpha1.ConditionScalingConflict, true, v1alpha1.ReasonAutoscalerConflict, conflict)
+	} else {
+		meta.RemoveStatusCondition(&m.Status.Conditions, v1alpha1.ConditionScalingConflict)
+	}
 	summarise(m, concerns, p, o)
 }
 
@@ -219,7 +224,7 @@ func serviceState(m *v1alpha1.Marketplace, seen observation, p *plan, component 
 		return notYet(v1alpha1.ReasonProgressing, "it is being created")
 	}
 	wanted := replicasIn(d)
-	if p != nil && !m.Spec.Paused {
+	if p != nil && !m.Spec.Paused && !leftAlone(m, seen, component) {
 		wanted = replicasOf(m, component, p.size)
 	}
 	switch {
@@ -227,7 +232,7 @@ func serviceState(m *v1alpha1.Marketplace, seen observation, p *plan, component 
 		if held {
 			return ready("%d of %d pods are available; a change waits for the schema", wanted, wanted)
 		}
-		return ready("%d of %d pods are available", wanted, wanted)
+		return ready("%d of %d pods are available%s", wanted, wanted, notActing(seen.autoscaler(desired.NamesOf(m), component)))
 	default:
 		if trouble := podTrouble(seen.pods[component]); trouble != "" {
 			return notYet(v1alpha1.ReasonPodFailing, "%s", trouble)

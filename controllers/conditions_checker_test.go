@@ -24,7 +24,7 @@ func checkConditions(m *v1alpha1.Marketplace) error {
 	var errs []error
 	complain := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	conditions := m.Status.Conditions
-	known := map[string]bool{v1alpha1.ConditionReconciling: true, v1alpha1.ConditionStalled: true}
+	known := map[string]bool{v1alpha1.ConditionReconciling: true, v1alpha1.ConditionStalled: true, v1alpha1.ConditionScalingConflict: true}
 	positive := positive
 	if m.Spec.Exposure != nil {
 		positive = append(slices.Clone(positive), v1alpha1.ConditionExposed)

@@ -110,6 +110,7 @@ func (r *Reconciler) inputs(m *v1alpha1.Marketplace, seen observation, wanted re
 		PostgresImage:     r.postgresImage(m, seen),
 		Fingerprints:      map[string]string{},
 		MessagingReplicas: s.replicas,
+		Autoscaled:        autoscaledServices(m, seen, s),
 		OperatorNamespace: r.Config.Namespace,
 	}
 	for name, facts := range seen.secrets {
@@ -127,7 +128,8 @@ func (r *Reconciler) inputs(m *v1alpha1.Marketplace, seen observation, wanted re
 	return in
 }
 
-// replicasOf returns how many pods of a service are wanted.
+// replicasOf returns how many pods of a service are wanted where no autoscaler
+// of its Deployment decides.
 func replicasOf(m *v1alpha1.Marketplace, component string, messaging size) int32 {
 	switch component {
 	case contract.ComponentAuth:

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -147,6 +148,8 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		// A kept volume has no owner, and pods are owned by their workloads.
 		Watches(&corev1.PersistentVolumeClaim{}, byLabel).
 		Watches(&corev1.Pod{}, byLabel).
+		Watches(&autoscalingv2.HorizontalPodAutoscaler{}, handler.EnqueueRequestsFromMapFunc(marketplacesOfAutoscaler),
+			builder.WithPredicates(keptChanged())).
 		Watches(&corev1.Secret{}, r.marketplacesByNamedSecret(), builder.OnlyMetadata).
 		WatchesRawSource(r.optional).
 		WithOptions(controller.Options{

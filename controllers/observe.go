@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -39,6 +40,7 @@ const (
 	kindDeployment  = "Deployment"
 	kindStatefulSet = "StatefulSet"
 	kindConfigMap   = "ConfigMap"
+	kindAutoscaler  = "HorizontalPodAutoscaler"
 )
 
 // observation is what there is at one moment.
@@ -54,6 +56,9 @@ type observation struct {
 	pods map[string][]corev1.Pod
 	// secrets by name; those that are missing or damaged are not there.
 	secrets map[string]secretFacts
+	// rivals are others' HorizontalPodAutoscalers of this Marketplace, or of its
+	// workloads, by name.
+	rivals []*autoscalingv2.HorizontalPodAutoscaler
 	// load of the messaging tier.
 	load load.Total
 	// certificate says whether the Secret of exposure.ingress.tls can be used, nil
@@ -86,6 +91,8 @@ func (o observation) renew(key objectKey, u *unstructured.Unstructured) error {
 		typed = &appsv1.StatefulSet{}
 	case kindConfigMap:
 		typed = &corev1.ConfigMap{}
+	case kindAutoscaler:
+		typed = &autoscalingv2.HorizontalPodAutoscaler{}
 	default: // The report reads no others.
 		return nil
 	}
@@ -156,6 +163,10 @@ func (r *Reconciler) observe(ctx context.Context, m *v1alpha1.Marketplace, mem *
 	}
 	namespace := client.InNamespace(m.Namespace)
 	ours := []client.ListOption{namespace, client.MatchingFields{indexMarketplace: m.Name}}
+	// First, since whose the replicas are must be known before any are written.
+	if err := r.observeAutoscalers(ctx, m, &seen); err != nil {
+		return seen, err
+	}
 	if err := r.observeObjects(ctx, &seen, ours); err != nil {
 		return seen, err
 	}

@@ -65,6 +65,12 @@ func runningPods(pods []corev1.Pod, container string) []load.Pod {
 // decideSize says how many messaging pods there should be.
 func (r *Reconciler) decideSize(m *v1alpha1.Marketplace, mem *memory, seen observation) size {
 	spec := m.Spec.Messaging
+	name := desired.NamesOf(m).Component(contract.ComponentMessaging)
+	d := seen.deployment(desired.NamesOf(m), contract.ComponentMessaging)
+	if rival := seen.rival(kindDeployment, name); rival != nil && d != nil && replicasIn(d) > 0 {
+		mem.history, mem.size = autoscale.History{}, 0
+		return size{replicasIn(d), fmt.Sprintf("left to HorizontalPodAutoscaler %s, which scales Deployment %s", rival.Name, name)}
+	}
 	if spec.Autoscaling == nil {
 		mem.history, mem.size = autoscale.History{}, 0
 		return size{spec.ReplicasOrDefault(), "as spec.messaging.replicas says"}

@@ -13,6 +13,8 @@ const (
 	defaultServiceReplicas   = 2
 	defaultStorageSize       = "5Gi"
 	defaultMinReplicas       = 1
+	defaultMinReplicasByCPU  = 2
+	defaultTargetCPU         = 70
 	defaultTargetConnections = 5000
 	defaultStabilization     = 300
 	defaultFloorSeconds      = 10
@@ -61,6 +63,17 @@ func (m MessagingSpec) ReplicasOrDefault() int32 {
 // MinReplicasOrDefault returns the least number of pods.
 func (a AutoscalingSpec) MinReplicasOrDefault() int32 {
 	return orDefault(a.MinReplicas, defaultMinReplicas)
+}
+
+// MinReplicasOrDefault returns the least number of pods.
+func (a CPUAutoscalingSpec) MinReplicasOrDefault() int32 {
+	return orDefault(a.MinReplicas, defaultMinReplicasByCPU)
+}
+
+// TargetCPUOrDefault returns the CPU that the pods should use on average, in
+// percent of what they request.
+func (a CPUAutoscalingSpec) TargetCPUOrDefault() int32 {
+	return orDefault(a.TargetCPUUtilizationPercentage, defaultTargetCPU)
 }
 
 // TargetConnectionsOrDefault returns the connections that one pod should hold.

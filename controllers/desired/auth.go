@@ -19,7 +19,7 @@ func (r renderer) auth() Object {
 	}
 	return r.deployment(workload{
 		component: contract.ComponentAuth,
-		replicas:  spec.ReplicasOrDefault(),
+		replicas:  r.replicas(contract.ComponentAuth, spec.ReplicasOrDefault()),
 		surge:     intstr.FromInt32(1),
 		resources: spec.Resources,
 		// Each password check takes 19 MiB for its time.

@@ -28,6 +28,10 @@ type Inputs struct {
 	Fingerprints map[string]string
 	// MessagingReplicas is how many messaging pods are wanted.
 	MessagingReplicas int32
+	// Autoscaled are the services whose number of pods an autoscaler decides, each
+	// with the number that a new Deployment begins with: 0 where there is a
+	// Deployment already, which then does not speak of it.
+	Autoscaled map[string]int32
 	// OperatorNamespace is where the operator runs; empty where it runs outside
 	// the cluster.
 	OperatorNamespace string
@@ -85,6 +89,7 @@ func Build(m *v1alpha1.Marketplace, in Inputs) Objects {
 		Migration:  r.migration(),
 		Workloads:  append(r.servicesPolicy(), r.auth(), r.tasks(), r.messaging()),
 	}
+	o.Workloads = append(o.Workloads, r.autoscalers()...)
 	o.Foundation = append(o.Foundation, r.migratePolicy()...)
 	o.Foundation = append(o.Foundation, r.database()...)
 	o.Foundation = append(o.Foundation, r.bus()...)

@@ -21,7 +21,7 @@ func (r renderer) messaging() Object {
 	}
 	return r.deployment(workload{
 		component: contract.ComponentMessaging,
-		replicas:  r.in.MessagingReplicas,
+		replicas:  r.replicas(contract.ComponentMessaging, r.in.MessagingReplicas),
 		surge:     intstr.FromString("100%"),
 		resources: spec.Resources,
 		defaults:  amounts{cpu: "100m", memory: "128Mi", memoryLimit: "512Mi"},

@@ -22,7 +22,8 @@ var requestDrain = contract.Drain{Floor: 5 * time.Second}
 // workload is what differs between the services' Deployments.
 type workload struct {
 	component string
-	replicas  int32
+	// replicas is 0 where the Deployment must not speak of it.
+	replicas int32
 	// surge is maxSurge: how many pods above replicas an update may use.
 	surge     intstr.IntOrString
 	resources *v1alpha1.Resources
@@ -72,11 +73,10 @@ func (r renderer) deployment(w workload) Object {
 	secrets := append([]string{r.names.DatabaseRole(w.component), r.names.Bus()}, w.secrets...)
 	template := r.template(w.component, r.fingerprints(secrets...), podSpec).WithLabels(w.podLabels)
 	r.shape(w.component, w.shape, template)
-	return appsv1ac.Deployment(r.names.Component(w.component), r.m.Namespace).
+	deployment := appsv1ac.Deployment(r.names.Component(w.component), r.m.Namespace).
 		WithLabels(r.workloadLabels(w.component)).
 		WithOwnerReferences(Owner(r.m)).
 		WithSpec(appsv1ac.DeploymentSpec().
-			WithReplicas(w.replicas).
 			WithRevisionHistoryLimit(3).
 			WithStrategy(appsv1ac.DeploymentStrategy().
 				WithType("RollingUpdate").
@@ -85,6 +85,10 @@ func (r renderer) deployment(w workload) Object {
 					WithMaxUnavailable(intstr.FromInt32(0)))).
 			WithSelector(r.selector(w.component)).
 			WithTemplate(template))
+	if w.replicas > 0 {
+		deployment.Spec.WithReplicas(w.replicas)
+	}
+	return deployment
 }
 
 // issuer is the "iss" of access tokens.

@@ -11,7 +11,7 @@ func (r renderer) tasks() Object {
 	spec := r.m.Spec.Tasks
 	return r.deployment(workload{
 		component: contract.ComponentTasks,
-		replicas:  spec.ReplicasOrDefault(),
+		replicas:  r.replicas(contract.ComponentTasks, spec.ReplicasOrDefault()),
 		surge:     intstr.FromInt32(1),
 		resources: spec.Resources,
 		defaults:  amounts{cpu: "50m", memory: "64Mi", memoryLimit: "256Mi"},
