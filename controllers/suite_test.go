@@ -144,6 +144,13 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	t.Parallel()
+	return newWorldAlone(t)
+}
+
+// newWorldAlone is newWorld for a test that changes the whole cluster: none of
+// the parallel ones runs meanwhile.
+func newWorldAlone(t *testing.T) *world {
+	t.Helper()
 	c, err := client.NewWithWatch(shared.config, client.Options{Scheme: shared.scheme})
 	if err != nil {
 		t.Fatal(err)

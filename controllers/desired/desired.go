@@ -38,6 +38,9 @@ type Inputs struct {
 	// ExternalDatabasePorts are those of the external database's URL; 5432 where
 	// there is none.
 	ExternalDatabasePorts []int32
+	// Monitored says that the cluster has the Prometheus Operator's APIs: who has
+	// those has a Grafana, too, that looks for dashboards.
+	Monitored bool
 	// Volume is the database's volume as it exists, nil where it does not.
 	Volume *Volume
 }
@@ -66,7 +69,7 @@ type Objects struct {
 	// Migration is the Job that must succeed before Services may change.
 	Migration Object
 	// Access are the Services and disruption budgets of the services, and what
-	// exposes them.
+	// exposes and watches them.
 	Access []Object
 	// Workloads are the Deployments of the services, and what goes with them.
 	Workloads []Object
@@ -95,6 +98,7 @@ func Build(m *v1alpha1.Marketplace, in Inputs) Objects {
 	o.Foundation = append(o.Foundation, r.bus()...)
 	o.Access = append(o.Access, r.serviceAccess()...)
 	o.Access = append(o.Access, r.exposure()...)
+	o.Access = append(o.Access, r.monitoring()...)
 	return o
 }
 
