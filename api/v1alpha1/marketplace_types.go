@@ -88,7 +88,7 @@ type MarketplaceSpec struct {
 	// +optional
 	// +kubebuilder:default={}
 	Monitoring MonitoringSpec `json:"monitoring,omitzero"`
-	// networkPolicy restricts who may connect to whom.
+	// networkPolicy restricts who may connect to whom, from release v0.2.0 on.
 	// +optional
 	// +kubebuilder:default={}
 	NetworkPolicy NetworkPolicySpec `json:"networkPolicy,omitzero"`

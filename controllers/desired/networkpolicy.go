@@ -38,9 +38,16 @@ var dnsPorts = []int32{53, 5353}
 // policyServices ends the name of the policy about all services.
 const policyServices = "services"
 
+// restrictsNetwork says whether there are policies. FirstRelease had none: an
+// upgrade of the operator alone must not shut out who was admitted so far, a
+// Prometheus for one.
+func (r renderer) restrictsNetwork() bool {
+	return !r.m.Spec.NetworkPolicy.Disabled && r.in.Release != FirstRelease
+}
+
 // servicesPolicy is about auth, tasks and messaging.
 func (r renderer) servicesPolicy() []Object {
-	if r.m.Spec.NetworkPolicy.Disabled {
+	if !r.restrictsNetwork() {
 		return nil
 	}
 	public := ingress(contract.PublicPort)
@@ -57,7 +64,7 @@ func (r renderer) servicesPolicy() []Object {
 
 // migratePolicy is about the migration, which needs the database alone.
 func (r renderer) migratePolicy() []Object {
-	if r.m.Spec.NetworkPolicy.Disabled {
+	if !r.restrictsNetwork() {
 		return nil
 	}
 	policy := r.networkPolicy(contract.ComponentMigrate, contract.ComponentMigrate)
@@ -67,7 +74,7 @@ func (r renderer) migratePolicy() []Object {
 
 // databasePolicy is about the embedded database.
 func (r renderer) databasePolicy() []Object {
-	if r.m.Spec.NetworkPolicy.Disabled {
+	if !r.restrictsNetwork() {
 		return nil
 	}
 	policy := r.networkPolicy(contract.ComponentDatabase, contract.ComponentDatabase)
@@ -78,7 +85,7 @@ func (r renderer) databasePolicy() []Object {
 
 // busPolicy is about the embedded bus.
 func (r renderer) busPolicy() []Object {
-	if r.m.Spec.NetworkPolicy.Disabled {
+	if !r.restrictsNetwork() {
 		return nil
 	}
 	policy := r.networkPolicy(contract.ComponentBus, contract.ComponentBus)

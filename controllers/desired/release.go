@@ -8,9 +8,9 @@ import (
 // they are.
 const LabelRelease = "app.kubernetes.io/version"
 
-// FirstRelease is the one whose workloads do not bear LabelRelease. That is all
-// that sets it apart from the release after it: where a later one renders pods
-// in another way, the builder asks for the release, as this does.
+// FirstRelease is the one whose workloads do not bear LabelRelease, and which
+// has no NetworkPolicies. Where a later one renders pods in another way, the
+// builder asks for the release, as these do.
 const FirstRelease = "v0.1.0"
 
 // ReleaseOf returns the release that a workload with these labels is of.

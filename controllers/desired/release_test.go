@@ -113,3 +113,18 @@ func TestReleaseOfWorkloads(t *testing.T) {
 		})
 	}
 }
+
+// An upgrade of the operator alone shuts nobody out: the policies come with the
+// release that brought them.
+func TestPoliciesComeWithTheirRelease(t *testing.T) {
+	for release, want := range map[string]bool{contract.Release: true, desired.FirstRelease: false} {
+		in := inputs()
+		in.Release = release
+		got := slices.ContainsFunc(desired.Build(marketplace(t, ""), in).All(), func(o desired.Object) bool {
+			return *o.GetKind() == "NetworkPolicy"
+		})
+		if got != want {
+			t.Errorf("release %s has policies: %t, want %t", release, got, want)
+		}
+	}
+}
