@@ -164,8 +164,12 @@ func statefulSetState(seen observation, names desired.Names, component string, r
 	if rolled && s.Status.ReadyReplicas >= replicas {
 		return ready("%s", message)
 	}
-	if trouble := podTrouble(seen.pods[component]); trouble != "" {
+	if trouble := podTrouble(component, s.Spec.Template, seen.pods[component], seen.at); trouble != "" {
 		return notYet(v1alpha1.ReasonPodFailing, "%s", trouble)
+	}
+	if len(seen.pods[component]) == 0 {
+		// A StatefulSet tells in Events alone why it cannot make any.
+		return notYet(v1alpha1.ReasonProgressing, "0 of %d servers are ready, no pod is there; if none comes, kubectl describe statefulset %s tells why", replicas, s.Name)
 	}
 	return notYet(v1alpha1.ReasonProgressing, "%d of %d servers are ready", s.Status.ReadyReplicas, replicas)
 }
@@ -187,7 +191,7 @@ func schemaState(seen observation, p *plan) state {
 		if words := lastWords(podsOfJob(seen, p.migration)); words != "" {
 			return notYet(v1alpha1.ReasonMigrating, "Job %s runs again after: %s", p.migration, words)
 		}
-		if trouble := podTrouble(podsOfJob(seen, p.migration)); trouble != "" {
+		if trouble := podTrouble(contract.ComponentMigrate, corev1.PodTemplateSpec{}, podsOfJob(seen, p.migration), seen.at); trouble != "" {
 			return notYet(v1alpha1.ReasonPodFailing, "%s", trouble)
 		}
 		return notYet(v1alpha1.ReasonMigrating, "Job %s runs", p.migration)
@@ -234,7 +238,7 @@ func serviceState(m *v1alpha1.Marketplace, seen observation, p *plan, component 
 		}
 		return ready("%d of %d pods are available%s", wanted, wanted, notActing(seen.autoscaler(desired.NamesOf(m), component)))
 	default:
-		if trouble := podTrouble(seen.pods[component]); trouble != "" {
+		if trouble := podTrouble(component, d.Spec.Template, seen.pods[component], seen.at); trouble != "" {
 			return notYet(v1alpha1.ReasonPodFailing, "%s", trouble)
 		}
 		if refusal := podsRefused(d); refusal != "" {
@@ -252,69 +256,6 @@ func rolledOut(d *appsv1.Deployment, generation int64, wanted int32) bool {
 	return s.ObservedGeneration >= generation &&
 		replicasIn(d) == wanted &&
 		s.UpdatedReplicas == wanted && s.Replicas == wanted && s.AvailableReplicas >= wanted
-}
-
-// podsRefused says why no pod can be made at all: a quota, or an admission rule.
-func podsRefused(d *appsv1.Deployment) string {
-	for _, c := range d.Status.Conditions {
-		if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
-			return c.Message
-		}
-	}
-	return ""
-}
-
-// podTrouble tells of the first pod that cannot start or keeps failing.
-func podTrouble(pods []corev1.Pod) string {
-	for i := range pods {
-		pod := &pods[i]
-		for _, c := range pod.Status.ContainerStatuses {
-			waiting := c.State.Waiting
-			failing := waiting != nil && waiting.Reason != "ContainerCreating" && waiting.Reason != "PodInitializing"
-			switch {
-			case failing && c.LastTerminationState.Terminated != nil:
-				return fmt.Sprintf("pod %s: %s: %s", pod.Name, waiting.Reason, words(c.LastTerminationState.Terminated))
-			case failing:
-				return fmt.Sprintf("pod %s: %s: %s", pod.Name, waiting.Reason, waiting.Message)
-			case c.State.Terminated != nil && c.State.Terminated.ExitCode != 0 && pod.DeletionTimestamp == nil:
-				return fmt.Sprintf("pod %s: %s", pod.Name, words(c.State.Terminated))
-			}
-		}
-		for _, c := range pod.Status.Conditions {
-			if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Message != "" {
-				return fmt.Sprintf("pod %s: %s: %s", pod.Name, c.Reason, c.Message)
-			}
-		}
-	}
-	return ""
-}
-
-// lastWords is what the pod that failed last said at its end.
-func lastWords(pods []corev1.Pod) string {
-	var latest *corev1.ContainerStateTerminated
-	for i := range pods {
-		for _, c := range pods[i].Status.ContainerStatuses {
-			t := c.State.Terminated
-			if t == nil || t.ExitCode == 0 {
-				continue
-			}
-			if latest == nil || latest.FinishedAt.Before(&t.FinishedAt) {
-				latest = t
-			}
-		}
-	}
-	if latest == nil {
-		return ""
-	}
-	return words(latest)
-}
-
-func words(t *corev1.ContainerStateTerminated) string {
-	message := strings.TrimSpace(t.Message)
-	if message == "" {
-		message = t.Reason
-	}
-	return fmt.Sprintf("it ended with code %d: %s", t.ExitCode, tail(message, maxMessage/2))
 }
 
 // head keeps the beginning of a text, in at most limit bytes.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -45,6 +46,8 @@ const (
 
 // observation is what there is at one moment.
 type observation struct {
+	// at is when it was looked.
+	at time.Time
 	// owner is the Marketplace's UID.
 	owner types.UID
 	// installation is the id that the data carries, or shall carry.
@@ -160,6 +163,7 @@ func (r *Reconciler) observe(ctx context.Context, m *v1alpha1.Marketplace, mem *
 		pods:    map[string][]corev1.Pod{},
 		secrets: map[string]secretFacts{},
 		applied: mem.applied,
+		at:      r.Now(),
 	}
 	namespace := client.InNamespace(m.Namespace)
 	ours := []client.ListOption{namespace, client.MatchingFields{indexMarketplace: m.Name}}

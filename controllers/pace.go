@@ -3,6 +3,7 @@ package controllers
 import (
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	apiwait "k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/marketplane/marketplane/api/contract"
@@ -28,7 +29,8 @@ const (
 // change.
 func (r *Reconciler) pause(m *v1alpha1.Marketplace, seen observation, o outcome) time.Duration {
 	p := idlePause
-	if o.stalled != nil || o.waiting != nil ||
+	// Whether a pod has failed to become ready is a matter of time.
+	if o.stalled != nil || o.waiting != nil || meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionReconciling) ||
 		len(runningPods(seen.pods[contract.ComponentMessaging], contract.ComponentMessaging)) > 0 {
 		p = slowPause
 	}

@@ -103,51 +103,6 @@ func TestOutcomeOf(t *testing.T) {
 	}
 }
 
-func TestPodTrouble(t *testing.T) {
-	status := func(c corev1.ContainerStatus) corev1.Pod {
-		return corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Name: "p"},
-			Status:     corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{c}},
-		}
-	}
-	waiting := func(reason, message string) corev1.ContainerState {
-		return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}
-	}
-	ended := func(code int32, message string) corev1.ContainerState {
-		return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code, Reason: "Error", Message: message}}
-	}
-	tests := map[string]struct {
-		pod  corev1.Pod
-		want string
-	}{
-		"runs":   {status(corev1.ContainerStatus{State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}), ""},
-		"starts": {status(corev1.ContainerStatus{State: waiting("ContainerCreating", "")}), ""},
-		"no image": {
-			status(corev1.ContainerStatus{State: waiting("ImagePullBackOff", "not found")}),
-			"pod p: ImagePullBackOff: not found",
-		},
-		"crashes again and again": {
-			status(corev1.ContainerStatus{State: waiting("CrashLoopBackOff", "back-off 10s"), LastTerminationState: ended(1, "no key\n")}),
-			"pod p: CrashLoopBackOff: it ended with code 1: no key",
-		},
-		"ended in silence": {status(corev1.ContainerStatus{State: ended(137, "")}), "pod p: it ended with code 137: Error"},
-		"done":             {status(corev1.ContainerStatus{State: ended(0, "")}), ""},
-		"no room": {
-			corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{
-				Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/2 nodes",
-			}}}},
-			"pod p: Unschedulable: 0/2 nodes",
-		},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, podTrouble([]corev1.Pod{tt.pod})); diff != "" {
-				t.Errorf("trouble (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
 // A migration whose pod cannot start does not merely run.
 func TestSchemaStateTellsWhyThePodDoesNotStart(t *testing.T) {
 	pod := corev1.Pod{
@@ -156,12 +111,13 @@ func TestSchemaStateTellsWhyThePodDoesNotStart(t *testing.T) {
 			OwnerReferences: []metav1.OwnerReference{{Kind: kindJob, Name: "shop-migrate-1", Controller: new(true)}},
 		},
 		Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{
+			Name: contract.ComponentMigrate, Image: "marketplane:one",
 			State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "not found"}},
 		}}},
 	}
 	seen := observation{pods: map[string][]corev1.Pod{contract.ComponentMigrate: {pod}}}
 	got := schemaState(seen, &plan{migration: "shop-migrate-1", migrationState: migrationRunning})
-	if got.ok || got.reason != v1alpha1.ReasonPodFailing || got.message != "pod shop-migrate-1-x: ImagePullBackOff: not found" {
+	if got.ok || got.reason != v1alpha1.ReasonPodFailing || got.message != "pod shop-migrate-1-x: image marketplane:one of container migrate cannot be pulled: not found" {
 		t.Errorf("state = %+v", got)
 	}
 }
