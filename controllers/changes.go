@@ -78,8 +78,11 @@ func (r *Reconciler) tellChange(m *v1alpha1.Marketplace, c change) {
 		return
 	}
 	reason, text := "Updated", fmt.Sprintf("%s: applied because the spec or the operator changed", c.key)
-	if c.key.kind == kindDeployment || c.key.kind == kindStatefulSet {
+	switch {
+	case c.key.kind == kindDeployment, c.key.kind == kindStatefulSet:
 		reason, text = workloadChange(c)
+	case c.key == objectKey{kindConfigMap, desired.NamesOf(m).JWKS()}:
+		text = fmt.Sprintf("%s: applied because the signing keys changed", c.key)
 	}
 	r.event(m, c.after, corev1.EventTypeNormal, reason, "%s", text)
 }

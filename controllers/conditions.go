@@ -47,7 +47,7 @@ type concern struct {
 func setConditions(m *v1alpha1.Marketplace, seen observation, p *plan, o outcome) {
 	names := desired.NamesOf(m)
 	concerns := []concern{
-		{v1alpha1.ConditionKeysCurrent, keysState(names, seen)},
+		{v1alpha1.ConditionKeysCurrent, keysState(m, seen)},
 		{v1alpha1.ConditionDatabaseReady, databaseState(names, seen)},
 		{v1alpha1.ConditionSchemaCurrent, schemaState(seen, p)},
 		{v1alpha1.ConditionBusReady, busState(m, names, seen)},
@@ -129,18 +129,6 @@ func pausedMessage(working *state) string {
 		return message
 	}
 	return message + "; " + working.message
-}
-
-func keysState(names desired.Names, seen observation) state {
-	keys := seen.keys(names)
-	if keys == nil {
-		return notYet(v1alpha1.ReasonWaiting, "Secret %s with the signing keys is not there yet, or damaged", names.Signing())
-	}
-	published, ok := seen.objects[objectKey{kindConfigMap, names.JWKS()}].(*corev1.ConfigMap)
-	if !ok || published.Data[contract.FileJWKS] != string(keys.jwks) {
-		return notYet(v1alpha1.ReasonProgressing, "the public keys are being published")
-	}
-	return ready("a signing key is active and published")
 }
 
 func databaseState(names desired.Names, seen observation) state {

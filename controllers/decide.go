@@ -76,6 +76,10 @@ func (r *Reconciler) decide(m *v1alpha1.Marketplace, seen observation, messaging
 
 	p.workloads = objects.Workloads
 	for _, object := range objects.Foundation {
+		if seen.keysUnsettled && keyOf(object) == (objectKey{kindConfigMap, names.JWKS()}) {
+			p.held = append(p.held, object)
+			continue
+		}
 		// The bus runs the release's program, so it is rolled with the services.
 		if p.migrationState != migrationSucceeded && keyOf(object) == (objectKey{kindStatefulSet, names.Bus()}) &&
 			seen.statefulSet(names, contract.ComponentBus) != nil {

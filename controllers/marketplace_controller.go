@@ -95,19 +95,20 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	mem := r.memories.of(req.NamespacedName, m.UID)
 
 	seen, err := r.observe(ctx, m, mem)
+	keys := r.rotateKeys(ctx, m, mem, &seen)
 	messaging := r.decideSize(m, mem, seen)
 	if err != nil {
 		// Nothing can be rendered without every Secret, but what runs already
 		// still follows its connections.
-		err = errors.Join(err, r.scaleAlone(ctx, m, mem, seen, messaging))
+		err = errors.Join(err, keys, r.scaleAlone(ctx, m, mem, seen, messaging))
 		return r.report(ctx, m, seen, messaging, nil, err)
 	}
 	p, err := r.decide(m, seen, messaging)
 	if err != nil {
-		err = errors.Join(err, r.publishKeys(ctx, m, mem, seen), r.scaleAlone(ctx, m, mem, seen, messaging))
+		err = errors.Join(err, keys, r.publishKeys(ctx, m, mem, seen), r.scaleAlone(ctx, m, mem, seen, messaging))
 		return r.report(ctx, m, seen, messaging, nil, err)
 	}
-	err = r.apply(ctx, m, mem, seen, p)
+	err = errors.Join(keys, r.apply(ctx, m, mem, seen, p))
 	return r.report(ctx, m, seen, messaging, &p, err)
 }
 
@@ -135,7 +136,9 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		return fmt.Errorf("set up the Marketplace controller: %w", err)
 	}
 	err = ctrl.NewControllerManagedBy(mgr).
-		For(&v1alpha1.Marketplace{}, specChanged).
+		// An annotation asks for new signing keys.
+		For(&v1alpha1.Marketplace{}, builder.WithPredicates(
+			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		Owns(&appsv1.Deployment{}).
 		Owns(&appsv1.StatefulSet{}).
 		Owns(&batchv1.Job{}).

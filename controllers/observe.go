@@ -24,6 +24,7 @@ import (
 	"github.com/marketplane/marketplane/api/v1alpha1"
 	"github.com/marketplane/marketplane/controllers/desired"
 	"github.com/marketplane/marketplane/controllers/load"
+	"github.com/marketplane/marketplane/controllers/rotation"
 )
 
 // objectKey names an object among those of one Marketplace.
@@ -62,6 +63,11 @@ type observation struct {
 	// rivals are others' HorizontalPodAutoscalers of this Marketplace, or of its
 	// workloads, by name.
 	rivals []*autoscalingv2.HorizontalPodAutoscaler
+	// rotation is what the signing keys' planner says, nil where they are missing.
+	rotation *rotation.Plan
+	// keysUnsettled says that the signing keys may have changed since they were
+	// seen: what is published of them stays as it is.
+	keysUnsettled bool
 	// load of the messaging tier.
 	load load.Total
 	// certificate says whether the Secret of exposure.ingress.tls can be used, nil
@@ -147,6 +153,15 @@ func (o observation) volume(names desired.Names) *corev1.PersistentVolumeClaim {
 // missing.
 func (o observation) keys(names desired.Names) *keyFacts {
 	return o.secrets[names.Signing()].keys
+}
+
+// keysDue is when the clock alone changes something about the signing keys;
+// zero where nothing will.
+func (o observation) keysDue() time.Time {
+	if o.rotation == nil {
+		return time.Time{}
+	}
+	return o.rotation.Due
 }
 
 // prunable says whether objects of this kind are deleted once they are not

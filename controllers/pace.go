@@ -26,7 +26,7 @@ const (
 )
 
 // pause is how long the operator may leave m alone unless a watch tells of a
-// change.
+// change, or the time has come for the signing keys.
 func (r *Reconciler) pause(m *v1alpha1.Marketplace, seen observation, o outcome) time.Duration {
 	p := idlePause
 	// Whether a pod has failed to become ready is a matter of time.
@@ -41,5 +41,9 @@ func (r *Reconciler) pause(m *v1alpha1.Marketplace, seen observation, o outcome)
 	if r.Config.LongestPause > 0 {
 		p = min(p, r.Config.LongestPause)
 	}
-	return apiwait.Jitter(p, spread)
+	p = apiwait.Jitter(p, spread)
+	if due := seen.keysDue(); !due.IsZero() {
+		p = min(p, max(due.Sub(r.Now()), firstPause))
+	}
+	return p
 }

@@ -4,12 +4,14 @@ package controllers
 //
 // Secrets are read one by one and watched by metadata alone, so that no copy
 // of anyone's Secret stays in memory. Neither a Secret nor a volume can be
-// deleted with these rights, nor a Secret be changed.
+// deleted with these rights. Of Secrets, only one that the operator made is ever
+// patched, to rotate the signing keys in it. (A rule could tell it from others by
+// its name alone, and the names are people's.)
 //
 // +kubebuilder:rbac:groups=marketplane.dev,resources=marketplaces,verbs=get;list;watch
 // +kubebuilder:rbac:groups=marketplane.dev,resources=marketplaces/status,verbs=patch
 // +kubebuilder:rbac:groups=marketplane.dev,resources=marketplaces/finalizers,verbs=update
-// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups="",resources=persistentvolumeclaims,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups="",resources=configmaps;services,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups="",resources=pods,verbs=list;watch

@@ -59,6 +59,7 @@ func (r *Reconciler) writeStatus(ctx context.Context, before, m *v1alpha1.Market
 			desired.NamesOf(m).Component(contract.ComponentDatabase), id)
 	}
 	r.tellRelease(before, m)
+	r.tellActiveKey(m, before.Status.Keys)
 	was := meta.FindStatusCondition(before.Status.Conditions, v1alpha1.ConditionStalled)
 	is := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionStalled)
 	if is != nil && (was == nil || was.Message != is.Message) {
@@ -80,11 +81,8 @@ func (r *Reconciler) fillStatus(m *v1alpha1.Marketplace, seen observation, messa
 		}
 	}
 	s.Endpoints = endpoints(m)
-	if keys := seen.keys(names); keys != nil {
-		s.Keys = &v1alpha1.KeysStatus{Active: keys.active(r.Now())}
-		for _, key := range keys.published {
-			s.Keys.Published = append(s.Keys.Published, key.id)
-		}
+	if keys := seen.keys(names); keys != nil && seen.rotation != nil {
+		s.Keys = keysStatus(seen.rotation, keys.answered)
 	}
 	setConditions(m, seen, p, o)
 }

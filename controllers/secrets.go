@@ -38,6 +38,8 @@ type secretKind struct {
 	component string
 	// create makes the first contents.
 	create func() (map[string][]byte, error)
+	// annotations that it is made with.
+	annotations map[string]string
 	// keys must be there and not be empty.
 	keys []string
 	// read takes down what is to be known of the contents, nil where that is
@@ -49,7 +51,7 @@ type secretKind struct {
 func (r *Reconciler) secretKinds(m *v1alpha1.Marketplace, installation string) []secretKind {
 	names := desired.NamesOf(m)
 	kinds := []secretKind{
-		r.signingKind(names),
+		r.signingKind(m),
 		{
 			name: names.DatabaseAdmin(), component: contract.ComponentDatabase,
 			create: createDatabaseLogin(names, desired.DatabaseSuperuser),
@@ -146,9 +148,10 @@ func (r *Reconciler) createSecret(ctx context.Context, m *v1alpha1.Marketplace, 
 	yes := true
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:      kind.name,
-			Namespace: m.Namespace,
-			Labels:    desired.Labels(m, kind.component),
+			Name:        kind.name,
+			Namespace:   m.Namespace,
+			Labels:      desired.Labels(m, kind.component),
+			Annotations: kind.annotations,
 			OwnerReferences: []metav1.OwnerReference{{
 				APIVersion: v1alpha1.GroupVersion.String(),
 				Kind:       v1alpha1.Kind,

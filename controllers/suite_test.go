@@ -136,6 +136,10 @@ type world struct {
 	requests atomic.Int64
 	// registry has the metrics of the operator that was started last.
 	registry *prometheus.Registry
+	// ahead is by how much the operator's clock is ahead of the real one.
+	ahead atomic.Int64
+	// intercept stands between the operator and the API server where it is set.
+	intercept atomic.Pointer[interceptor]
 	// frozen keeps runEverything from running what is applied.
 	frozen atomic.Bool
 }
@@ -186,6 +190,9 @@ func (w *world) startOperator() (stop func()) {
 			if r.URL.Query().Get("watch") == "" && !discovery {
 				w.requests.Add(1)
 			}
+			if intercept := w.intercept.Load(); intercept != nil {
+				return (*intercept)(r, next)
+			}
 			return next.RoundTrip(r)
 		})
 	})
@@ -206,7 +213,7 @@ func (w *world) startOperator() (stop func()) {
 		Recorder: mgr.GetEventRecorder("marketplane-operator"),
 		Load:     load.NewHTTPReader(w.loadPort),
 		Changes:  metrics.NewChanges(w.registry),
-		Now:      func() time.Time { w.looks.Add(1); return time.Now() },
+		Now:      w.now,
 		Config:   w.config,
 	}
 	if err := r.SetupWithManager(mgr); err != nil {
@@ -228,6 +235,15 @@ func (w *world) startOperator() (stop func()) {
 	w.t.Cleanup(stop)
 	return stop
 }
+
+// now is the operator's clock.
+func (w *world) now() time.Time {
+	w.looks.Add(1)
+	return time.Now().Add(time.Duration(w.ahead.Load()))
+}
+
+// interceptor does what next does, or something else.
+type interceptor func(r *http.Request, next http.RoundTripper) (*http.Response, error)
 
 type roundTripper func(*http.Request) (*http.Response, error)
 

@@ -66,6 +66,14 @@ func TestRefusals(t *testing.T) {
 			spec:    "auth: {issuer: 'auth.example.com'}",
 			wantErr: "auth.issuer must be an http or https URL without query and fragment",
 		},
+		"keys that are kept for longer than they sign": {
+			spec:    "auth: {keyRotation: {period: 1h, overlap: 2h}}",
+			wantErr: "auth.keyRotation.overlap must not be longer than auth.keyRotation.period",
+		},
+		"keys that change every minute": {
+			spec:    "auth: {keyRotation: {period: 1m}}",
+			wantErr: "auth.keyRotation.period must be a duration from 1h to 87600h",
+		},
 		"trusted proxy that is no network": {
 			spec:    "auth: {trustedProxies: ['10.0.0.1']}",
 			wantErr: "spec.auth.trustedProxies[0]: Invalid value: \"10.0.0.1\": a trusted proxy must be a network in CIDR notation",

@@ -4,14 +4,19 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// AnnotationRotateKeys asks for a new signing key now: set it to "now". The
-// operator answers once for each new value, and status.keys tells what came of
-// it.
+// AnnotationRotateKeys asks for a new signing key now: set it to "now", or to
+// any other word. The operator answers each new value once, and status.keys
+// tells what came of it; a value that was taken away may come again. A value
+// that begins with "revoke" asks for a key that signs at once, and for all others
+// to be taken out at once: every access token that is out is refused then. Sessions
+// go on.
 const AnnotationRotateKeys = "marketplane.dev/rotate-keys"
 
 // KeyRotationSpec says how often the key that signs tokens is replaced. A new
 // key is published before it signs, and an old one stays published until the
 // last token that it signed has expired.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.overlap) || !has(self.period) || duration(self.overlap) <= duration(self.period)",message="auth.keyRotation.overlap must not be longer than auth.keyRotation.period: at most one old key is kept then"
 type KeyRotationSpec struct {
 	// period between two keys, such as 720h. At least 1h.
 	// +optional
@@ -44,7 +49,7 @@ type KeysStatus struct {
 	// +optional
 	NextRotation *metav1.Time `json:"nextRotation,omitempty"`
 	// rotateRequest is the value of the annotation marketplane.dev/rotate-keys
-	// that was answered last.
+	// that was answered last; a long one is cut.
 	// +optional
 	RotateRequest string `json:"rotateRequest,omitempty"`
 }

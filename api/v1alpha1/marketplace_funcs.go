@@ -19,6 +19,8 @@ const (
 	defaultStabilization     = 300
 	defaultFloorSeconds      = 10
 	defaultWindowSeconds     = 120
+	defaultKeyPeriod         = 720 * time.Hour
+	defaultKeyOverlap        = time.Hour
 )
 
 // EmbeddedOrDefault returns what is asked of the embedded database.
@@ -50,6 +52,17 @@ func (b BusSpec) EmbeddedOrDefault() EmbeddedBus {
 
 // ReplicasOrDefault returns how many auth pods are wanted.
 func (a AuthSpec) ReplicasOrDefault() int32 { return orDefault(a.Replicas, defaultServiceReplicas) }
+
+// OrDefault returns how often keys are rotated, and for how long old ones stay.
+func (k KeyRotationSpec) OrDefault() KeyRotationSpec {
+	if k.Period.Duration == 0 {
+		k.Period.Duration = defaultKeyPeriod
+	}
+	if k.Overlap.Duration == 0 {
+		k.Overlap.Duration = defaultKeyOverlap
+	}
+	return k
+}
 
 // ReplicasOrDefault returns how many tasks pods are wanted.
 func (t TasksSpec) ReplicasOrDefault() int32 { return orDefault(t.Replicas, defaultServiceReplicas) }

@@ -142,8 +142,8 @@ const (
 	// ConditionMessagingAvailable is True when messaging runs with as many pods
 	// as are wanted. Positive polarity.
 	ConditionMessagingAvailable = "MessagingAvailable"
-	// ConditionKeysCurrent is True when a signing key is active and its public
-	// half is published. Positive polarity.
+	// ConditionKeysCurrent is True when a signing key is active, all public keys
+	// are published and no rotation is overdue. Positive polarity.
 	ConditionKeysCurrent = "KeysCurrent"
 	// ConditionExposed is True when what spec.exposure asks for is there and
 	// admitted by its controller. It is absent where nothing is asked. Positive
@@ -200,6 +200,9 @@ const (
 	// ReasonAutoscalerConflict: a HorizontalPodAutoscaler targets what is scaled
 	// by someone else; the message names it.
 	ReasonAutoscalerConflict = "AutoscalerConflict"
+	// ReasonRotationOverdue: a new signing key is due and was not made; the
+	// message says why.
+	ReasonRotationOverdue = "RotationOverdue"
 	// ReasonApplyFailed: a request failed and is tried again.
 	ReasonApplyFailed = "ApplyFailed"
 )

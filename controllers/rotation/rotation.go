@@ -78,6 +78,8 @@ type Plan struct {
 	Schedule []Slot
 	// NextRotation is when the next key is due to be made.
 	NextRotation time.Time
+	// Late is for how long that has been so already.
+	Late time.Duration
 	// Due is when time alone changes something next; zero where nothing will.
 	Due time.Time
 }
@@ -109,6 +111,7 @@ func Decide(in Input) Plan {
 		newest := keys[len(keys)-1]
 		p.NextRotation = newest.ActivatesAt.Add(in.Policy.Period - contract.KeyLead)
 	}
+	p.Late = max(0, in.Now.Sub(p.NextRotation))
 	signer, signs := signerOf(in.Keys, in.Now)
 	p.Signer = signer.ID
 	p.Due = due(p, in.Now)

@@ -48,7 +48,7 @@ func TestDecide(t *testing.T) {
 		"nobody was there for a year": {
 			keys: []Key{{"a", at(0)}}, now: at(365 * day),
 			want: Plan{
-				Signer: "a", NextRotation: at(30*day - lead),
+				Signer: "a", NextRotation: at(30*day - lead), Late: 335*24*time.Hour + contract.KeyLead,
 				Make: &Making{at(365*day + lead), "the period of 720h0m0s is over"},
 			},
 		},
@@ -105,7 +105,7 @@ func TestDecide(t *testing.T) {
 		"a shorter period": {
 			keys: []Key{{"a", at(0)}}, now: at(2 * day), policy: Policy{Period: 24 * time.Hour, Overlap: time.Hour},
 			want: Plan{
-				Signer: "a", NextRotation: at(day - lead),
+				Signer: "a", NextRotation: at(day - lead), Late: 24*time.Hour + contract.KeyLead,
 				Make: &Making{at(2*day + lead), "the period of 24h0m0s is over"},
 			},
 		},
