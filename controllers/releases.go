@@ -198,7 +198,7 @@ func (r *Reconciler) pinReleases(m *v1alpha1.Marketplace, seen observation, p *p
 		return
 	}
 	pinned := p.releases.running
-	if pinned.version == "" || p.releases.wanted == pinned || p.rolledOut(m, seen) {
+	if pinned.version == "" || p.releases.wanted == pinned || p.rolledOut(seen) {
 		pinned = p.releases.wanted
 	}
 	if was := p.releases.running; was.version != "" && was.version != pinned.version {
@@ -215,7 +215,7 @@ func (r *Reconciler) pinReleases(m *v1alpha1.Marketplace, seen observation, p *p
 
 // rolledOut says whether every service is of the release, and of the image,
 // that it shall be.
-func (p plan) rolledOut(m *v1alpha1.Marketplace, seen observation) bool {
+func (p plan) rolledOut(seen observation) bool {
 	if p.migrationState != migrationSucceeded {
 		return false
 	}

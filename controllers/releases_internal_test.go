@@ -100,14 +100,16 @@ func TestDecideRelease(t *testing.T) {
 			"",
 		},
 		"unknown is asked for": {
-			facts{spec: asks("v0.9.0"), status: told("v0.2.0", "mp:0.2.0")}, releases{},
+			facts{spec: asks("v0.9.0"), status: told("v0.2.0", "mp:0.2.0")},
+			releases{},
 			"spec.version: this operator knows v0.2.0 and v0.1.0, not v0.9.0: set spec.version to one that it knows, or install the operator of v0.9.0",
 		},
 		"the one before, with a field that it lacks": {
 			facts{
 				spec:   v1alpha1.MarketplaceSpec{Bus: v1alpha1.BusSpec{External: &v1alpha1.ExternalBus{}}},
 				status: told("v0.1.0", "mp:dev-1"),
-			}, releases{},
+			},
+			releases{},
 			"spec.bus.external: release v0.1.0 does not have it: remove it, or set spec.version to v0.2.0",
 		},
 		"back to the one before, with a field that it lacks": {
@@ -116,7 +118,8 @@ func TestDecideRelease(t *testing.T) {
 					Version: "v0.1.0", Database: v1alpha1.DatabaseSpec{External: &v1alpha1.ExternalDatabase{}},
 				},
 				status: told("v0.2.0", "mp:0.2.0"),
-			}, releases{},
+			},
+			releases{},
 			"spec.database.external: release v0.1.0 does not have it",
 		},
 		"this one, with all fields": {
@@ -126,22 +129,26 @@ func TestDecideRelease(t *testing.T) {
 			}}, releases{wanted: own}, "",
 		},
 		"too old is pinned": {
-			facts{status: told("v0.0.9", "mp:0.0.9")}, releases{},
+			facts{status: told("v0.0.9", "mp:0.0.9")},
+			releases{},
 			"status.version: the services are of v0.0.9, and this operator knows v0.2.0 and v0.1.0: set spec.version to v0.1.0, or install the operator of v0.0.9",
 		},
 		"too new is pinned": {
-			facts{status: told("v0.3.0", "mp:0.3.0"), live: older, release: "v0.3.0"}, releases{},
+			facts{status: told("v0.3.0", "mp:0.3.0"), live: older, release: "v0.3.0"},
+			releases{},
 			"status.version: the services are of v0.3.0, and this operator knows v0.2.0 and v0.1.0: set spec.version to v0.2.0",
 		},
 		"too old, to the one before": {
 			facts{spec: asks("v0.1.0"), status: told("v0.0.9", "mp:0.0.9")}, releases{release{"v0.0.9", "mp:0.0.9"}, previous}, "",
 		},
 		"too old, a release is skipped": {
-			facts{spec: asks("v0.2.0"), status: told("v0.0.9", "mp:0.0.9")}, releases{},
+			facts{spec: asks("v0.2.0"), status: told("v0.0.9", "mp:0.0.9")},
+			releases{},
 			"to go to v0.2.0 at once would skip a release: set spec.version to v0.1.0 first",
 		},
 		"too old, automatic would skip a release": {
-			facts{spec: automate, status: told("v0.0.9", "mp:0.0.9")}, releases{},
+			facts{spec: automate, status: told("v0.0.9", "mp:0.0.9")},
+			releases{},
 			"set spec.version to v0.1.0 first, without upgradePolicy: Automatic",
 		},
 		"too new, back to this one": {
