@@ -34,7 +34,13 @@ func (r *Reconciler) apply(ctx context.Context, m *v1alpha1.Marketplace, mem *me
 	}
 	var errs []error
 	for _, object := range p.apply {
-		errs = append(errs, r.applyObject(ctx, m, mem, seen, object, p.size))
+		key := keyOf(object)
+		_, applied := mem.applied[key]
+		err := r.applyObject(ctx, m, mem, seen, object, p.size)
+		errs = append(errs, err)
+		if key.kind == kindJob && p.attempt.failed != nil && !applied && err == nil {
+			r.event(m, p.attempt.failed, corev1.EventTypeNormal, "MigrationRetried", "%s", p.attempt.retryEvent(seen, key.name))
+		}
 	}
 	if p.migrationState != migrationSucceeded {
 		errs = append(errs, r.scaleAlone(ctx, m, mem, seen, p.size))

@@ -26,6 +26,13 @@ type state struct {
 	ok      bool
 	reason  string
 	message string
+	// stalled: it stays so until someone acts.
+	stalled bool
+	// unknown: it could not be looked at, and may be well.
+	unknown bool
+	// pending: it has not been looked at yet. What was said about this spec
+	// before still stands.
+	pending bool
 }
 
 func ready(format string, args ...any) state {
@@ -48,7 +55,7 @@ func setConditions(m *v1alpha1.Marketplace, seen observation, p *plan, o outcome
 	names := desired.NamesOf(m)
 	concerns := []concern{
 		{v1alpha1.ConditionKeysCurrent, keysState(m, seen)},
-		{v1alpha1.ConditionDatabaseReady, databaseState(names, seen)},
+		{v1alpha1.ConditionDatabaseReady, databaseState(m, seen)},
 		{v1alpha1.ConditionSchemaCurrent, schemaState(seen, p)},
 		{v1alpha1.ConditionBusReady, busState(m, names, seen)},
 		{v1alpha1.ConditionAuthAvailable, serviceState(m, seen, p, contract.ComponentAuth)},
@@ -60,8 +67,15 @@ func setConditions(m *v1alpha1.Marketplace, seen observation, p *plan, o outcome
 	} else {
 		meta.RemoveStatusCondition(&m.Status.Conditions, v1alpha1.ConditionExposed)
 	}
-	for _, c := range concerns {
+	for i := range concerns {
+		c := &concerns[i]
+		if c.state.pending {
+			c.state = stateBefore(m, *c)
+		}
 		set(m, c.condition, c.state.ok, c.state.reason, c.state.message)
+		if c.state.unknown {
+			meta.FindStatusCondition(m.Status.Conditions, c.condition).Status = metav1.ConditionUnknown
+		}
 	}
 	if conflict := scalingConflict(m, seen); conflict != "" {
 		set(m, v1alpha1.ConditionScalingConflict, true, v1alpha1.ReasonAutoscalerConflict, conflict)
@@ -71,6 +85,19 @@ func setConditions(m *v1alpha1.Marketplace, seen observation, p *plan, o outcome
 	summarise(m, concerns, p, o)
 }
 
+// stateBefore is what a condition said about this spec before, so that an
+// operator that starts anew takes back nothing.
+func stateBefore(m *v1alpha1.Marketplace, c concern) state {
+	before := meta.FindStatusCondition(m.Status.Conditions, c.condition)
+	if before == nil || before.ObservedGeneration != m.Generation {
+		return c.state
+	}
+	return state{
+		ok: before.Status == metav1.ConditionTrue, unknown: before.Status == metav1.ConditionUnknown,
+		reason: before.Reason, message: before.Message, stalled: needsSomeone(before.Reason),
+	}
+}
+
 // summarise sets the three conditions of kstatus.
 func summarise(m *v1alpha1.Marketplace, concerns []concern, p *plan, o outcome) {
 	stalled := o.stalled
@@ -78,6 +105,11 @@ func summarise(m *v1alpha1.Marketplace, concerns []concern, p *plan, o outcome) 
 		stalled = &problem{
 			reason: v1alpha1.ReasonMigrationFailed,
 			err:    errors.New(schemaMessage(m)),
+		}
+	}
+	for _, c := range concerns {
+		if c.state.stalled && stalled == nil {
+			stalled = &problem{reason: c.state.reason, err: errors.New(c.condition + ": " + c.state.message)}
 		}
 	}
 	working := firstWorking(concerns, o)
@@ -131,12 +163,18 @@ func pausedMessage(working *state) string {
 	return message + "; " + working.message
 }
 
-func databaseState(names desired.Names, seen observation) state {
-	return statefulSetState(seen, names, contract.ComponentDatabase, 1,
+func databaseState(m *v1alpha1.Marketplace, seen observation) state {
+	if m.Spec.Database.External != nil {
+		return seen.database.state()
+	}
+	return statefulSetState(seen, desired.NamesOf(m), contract.ComponentDatabase, 1,
 		"the embedded PostgreSQL takes connections (one server and one volume, for evaluation)")
 }
 
 func busState(m *v1alpha1.Marketplace, names desired.Names, seen observation) state {
+	if m.Spec.Bus.External != nil {
+		return seen.bus.state()
+	}
 	replicas := m.Spec.Bus.EmbeddedOrDefault().Replicas
 	return statefulSetState(seen, names, contract.ComponentBus, replicas,
 		fmt.Sprintf("%d of %d embedded servers are ready", replicas, replicas))
@@ -164,7 +202,10 @@ func statefulSetState(seen observation, names desired.Names, component string, r
 
 func schemaState(seen observation, p *plan) state {
 	if p == nil {
-		return notYet(v1alpha1.ReasonWaiting, "waits for what comes before it")
+		return state{
+			reason: v1alpha1.ReasonWaiting, unknown: true,
+			message: "it is not known which migration is needed: see the other conditions",
+		}
 	}
 	switch p.migrationState {
 	case migrationSucceeded:
@@ -174,7 +215,7 @@ func schemaState(seen observation, p *plan) state {
 		if words := lastWords(podsOfJob(seen, p.migration)); words != "" {
 			message += ": " + words
 		}
-		return notYet(v1alpha1.ReasonMigrationFailed, "%s; to try again, remove the cause and delete the Job", message)
+		return notYet(v1alpha1.ReasonMigrationFailed, "%s; %s", message, p.attempt.outlook())
 	case migrationRunning:
 		if words := lastWords(podsOfJob(seen, p.migration)); words != "" {
 			return notYet(v1alpha1.ReasonMigrating, "Job %s runs again after: %s", p.migration, words)

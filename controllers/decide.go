@@ -3,8 +3,10 @@ package controllers
 import (
 	"slices"
 
+	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	appsv1ac "k8s.io/client-go/applyconfigurations/apps/v1"
 
 	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/api/v1alpha1"
@@ -27,6 +29,8 @@ type plan struct {
 	migration string
 	// migrationState is how far it has come.
 	migrationState migrationState
+	// attempt says more of it.
+	attempt migration
 }
 
 // migrationState is how far a migration Job has come.
@@ -70,9 +74,12 @@ func (r *Reconciler) decide(m *v1alpha1.Marketplace, seen observation, messaging
 		return plan{}, err
 	}
 	p := plan{releases: releases, size: messaging}
-	objects := desired.Build(m, r.inputs(m, seen, p.releases.wanted, p.size))
+	in := r.inputs(m, seen, p.releases.wanted, p.size)
+	usable := databaseState(m, seen).ok
+	p.attempt = decideMigration(seen, desired.MigrationName(m, in), r.Now(), usable)
+	in.MigrationRound, p.migrationState = p.attempt.round, p.attempt.state
+	objects := desired.Build(m, in)
 	p.migration = *objects.Migration.GetName()
-	p.migrationState = stateOfMigration(seen.job(p.migration))
 
 	p.workloads = objects.Workloads
 	for _, object := range objects.Foundation {
@@ -89,7 +96,7 @@ func (r *Reconciler) decide(m *v1alpha1.Marketplace, seen observation, messaging
 		p.apply = append(p.apply, object)
 	}
 	// A Job cannot change: once made, it is never applied again.
-	if p.migrationState == migrationAbsent && databaseState(names, seen).ok {
+	if p.migrationState == migrationAbsent && usable {
 		p.apply = append(p.apply, objects.Migration)
 	} else {
 		p.held = append(p.held, objects.Migration)
@@ -100,8 +107,41 @@ func (r *Reconciler) decide(m *v1alpha1.Marketplace, seen observation, messaging
 	} else {
 		p.held = append(p.held, objects.Workloads...)
 	}
+	if !p.left(m, seen) {
+		p.held = append(p.held, objects.Leaving...)
+	}
 	p.apply = slices.DeleteFunc(p.apply, seen.lacksAPI)
 	return p, nil
+}
+
+// left says whether no pod of the services uses the embedded database, or bus,
+// that the spec has replaced: all of them are as they shall be, and those from
+// before have ended.
+func (p plan) left(m *v1alpha1.Marketplace, seen observation) bool {
+	if p.migrationState != migrationSucceeded || seen.database != nil && seen.database.problem != nil {
+		return false
+	}
+	for _, service := range contract.Services() {
+		for i := range seen.pods[service] {
+			if seen.pods[service][i].DeletionTimestamp != nil {
+				return false
+			}
+		}
+		if !serviceState(m, seen, &p, service).ok {
+			return false
+		}
+	}
+	for _, object := range p.workloads {
+		wanted, ok := object.(*appsv1ac.DeploymentApplyConfiguration)
+		if !ok {
+			continue
+		}
+		live, ok := seen.own(kindDeployment, deref(wanted.GetName())).(*appsv1.Deployment)
+		if !ok || live.Spec.Template.Annotations[desired.AnnotationConfig] != wanted.Spec.Template.Annotations[desired.AnnotationConfig] {
+			return false
+		}
+	}
+	return true
 }
 
 // inputs are what the objects depend on beside the Marketplace.
@@ -121,6 +161,9 @@ func (r *Reconciler) inputs(m *v1alpha1.Marketplace, seen observation, wanted re
 	for name, facts := range seen.secrets {
 		in.Fingerprints[name] = facts.fingerprint
 	}
+	// Those of the URL that the services have, which stays while the user's
+	// Secret is gone.
+	in.ExternalDatabasePorts = seen.secrets[names.DatabaseAdmin()].ports
 	if keys := seen.keys(names); keys != nil {
 		in.JWKS = keys.jwks
 	}

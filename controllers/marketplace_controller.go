@@ -26,11 +26,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/api/v1alpha1"
 	"github.com/marketplane/marketplane/controllers/load"
 	"github.com/marketplane/marketplane/controllers/metrics"
+	"github.com/marketplane/marketplane/controllers/reach"
 )
 
 // Config is what the operator was started with.
@@ -55,6 +57,9 @@ type Config struct {
 	// LongestPause bounds the pauses between two looks at a Marketplace; zero
 	// leaves them as they are.
 	LongestPause time.Duration
+	// ProbeInterval is how often an external database or bus that is well is
+	// looked at; zero means a minute.
+	ProbeInterval time.Duration
 }
 
 // Reconciler keeps Marketplaces true.
@@ -76,6 +81,7 @@ type Reconciler struct {
 
 	memories *memories
 	optional *optionalAPIs
+	prober   *reach.Prober
 }
 
 // Reconcile looks at one Marketplace and does what is due.
@@ -84,6 +90,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err := r.Client.Get(ctx, req.NamespacedName, m); err != nil {
 		if client.IgnoreNotFound(err) == nil {
 			r.memories.forget(req.NamespacedName)
+			r.forgetExternal(req.NamespacedName)
 			return ctrl.Result{}, nil
 		}
 		return ctrl.Result{}, fmt.Errorf("fetch Marketplace %s: %w", req, err)
@@ -125,6 +132,10 @@ const (
 // SetupWithManager registers the reconciler and what it watches.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	r.memories = newMemories()
+	r.prober = reach.NewProber(r.Config.ProbeInterval)
+	if err := mgr.Add(r.prober); err != nil {
+		return fmt.Errorf("set up the looks at external servers: %w", err)
+	}
 	if err := addIndexes(mgr); err != nil {
 		return err
 	}
@@ -155,6 +166,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 			builder.WithPredicates(keptChanged())).
 		Watches(&corev1.Secret{}, r.marketplacesByNamedSecret(), builder.OnlyMetadata).
 		WatchesRawSource(r.optional).
+		WatchesRawSource(source.Channel(r.prober.Woken(), &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: maxConcurrent,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstPause, longestPause),

@@ -21,6 +21,9 @@ type memory struct {
 	secrets map[string]secretFacts
 	// certificate are facts about the Secret of exposure.ingress.tls.
 	certificate certificateFacts
+	// database and bus are facts about the Secrets that the spec names for
+	// external ones.
+	database, bus sourceFacts
 	// history is the autoscaler's.
 	history autoscale.History
 	// size is what the autoscaler decided last, 0 where it has not.

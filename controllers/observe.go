@@ -68,6 +68,8 @@ type observation struct {
 	// keysUnsettled says that the signing keys may have changed since they were
 	// seen: what is published of them stays as it is.
 	keysUnsettled bool
+	// database and bus are the external ones; nil for embedded ones.
+	database, bus *external
 	// load of the messaging tier.
 	load load.Total
 	// certificate says whether the Secret of exposure.ingress.tls can be used, nil
@@ -213,7 +215,14 @@ func (r *Reconciler) observe(ctx context.Context, m *v1alpha1.Marketplace, mem *
 	if seen.installation, err = r.installation(ctx, m, seen); err != nil {
 		return seen, err
 	}
-	seen.secrets, err = r.ensureSecrets(ctx, m, mem, seen.installation)
+	source, err := r.observeDatabase(ctx, m, mem, &seen)
+	if err != nil {
+		return seen, err
+	}
+	if err := r.observeBus(ctx, m, mem, &seen); err != nil {
+		return seen, err
+	}
+	seen.secrets, err = r.ensureSecrets(ctx, m, mem, seen.installation, source)
 	return seen, err
 }
 

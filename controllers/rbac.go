@@ -4,9 +4,10 @@ package controllers
 //
 // Secrets are read one by one and watched by metadata alone, so that no copy
 // of anyone's Secret stays in memory. Neither a Secret nor a volume can be
-// deleted with these rights. Of Secrets, only one that the operator made is ever
-// patched, to rotate the signing keys in it. (A rule could tell it from others by
-// its name alone, and the names are people's.)
+// deleted with these rights. Of Secrets, only those that the operator made are
+// ever patched, each against the version that was read: to rotate the signing
+// keys, and to follow an external database. (A rule could tell them from others
+// by their names alone, and the names are people's.)
 //
 // +kubebuilder:rbac:groups=marketplane.dev,resources=marketplaces,verbs=get;list;watch
 // +kubebuilder:rbac:groups=marketplane.dev,resources=marketplaces/status,verbs=patch

@@ -29,7 +29,11 @@ func (r *Reconciler) report(ctx context.Context, m *v1alpha1.Marketplace, seen o
 		o.failed = errors.Join(o.failed, r.writeStatus(ctx, before, m))
 	}
 	if o.failed == nil {
-		return ctrl.Result{RequeueAfter: r.pause(m, seen, o)}, nil
+		pause := r.pause(m, seen, o)
+		if p != nil && !p.attempt.again.IsZero() {
+			pause = min(pause, max(p.attempt.again.Sub(r.Now()), time.Second))
+		}
+		return ctrl.Result{RequeueAfter: pause}, nil
 	}
 	if ctx.Err() != nil {
 		// The operator stops: whoever comes next looks at everything anew.
@@ -54,6 +58,9 @@ func (r *Reconciler) writeStatus(ctx context.Context, before, m *v1alpha1.Market
 	case id == before.Status.Installation || id == string(m.UID):
 	case id == m.Spec.Database.Installation:
 		r.event(m, m, corev1.EventTypeNormal, "InstallationAdopted", "database: the data of installation %s is used, as spec.database.installation says", id)
+	case m.Spec.Database.External != nil:
+		r.event(m, m, corev1.EventTypeNormal, "InstallationAdopted", "database: the data of installation %s is used, as the kept volume %s has it",
+			id, desired.NamesOf(m).Component(contract.ComponentDatabase))
 	default:
 		r.event(m, m, corev1.EventTypeNormal, "VolumeAdopted", "database: the kept volume %s is used, with the data of installation %s",
 			desired.NamesOf(m).Component(contract.ComponentDatabase), id)

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -8,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"sort"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,11 +30,16 @@ type secretFacts struct {
 	// fingerprint is a digest of its contents, which are random enough that
 	// nobody guesses them from it.
 	fingerprint string
+	// source is the kind's, at the time when the Secret was as it says.
+	source string
 	// keys are set for the signing keys.
 	keys *keyFacts
+	// ports are those of a database's URL.
+	ports []int32
 }
 
-// secretKind is a Secret that the operator makes once and never overwrites.
+// secretKind is a Secret that the operator makes once. What is random in it is
+// never overwritten; what is derived follows what it is derived from.
 type secretKind struct {
 	name      string
 	component string
@@ -42,43 +49,80 @@ type secretKind struct {
 	annotations map[string]string
 	// keys must be there and not be empty.
 	keys []string
+	// derive, unless nil, completes or renews what follows from elsewhere. It is
+	// called for each new Secret, and again when source changes.
+	derive func(ctx context.Context, data map[string][]byte) error
+	source string
 	// read takes down what is to be known of the contents, nil where that is
 	// nothing beyond their fingerprint.
 	read func(*corev1.Secret, *secretFacts) error
 }
 
-// secretKinds are the Secrets of a Marketplace.
-func (r *Reconciler) secretKinds(m *v1alpha1.Marketplace, installation string) []secretKind {
+// secretKinds are the Secrets of a Marketplace. external is nil where the
+// database is embedded.
+func (r *Reconciler) secretKinds(m *v1alpha1.Marketplace, installation string, external *databaseSource) []secretKind {
 	names := desired.NamesOf(m)
 	kinds := []secretKind{
 		r.signingKind(m),
-		{
-			name: names.DatabaseAdmin(), component: contract.ComponentDatabase,
-			create: createDatabaseLogin(names, desired.DatabaseSuperuser),
-			keys:   []string{contract.FileDatabaseURL, contract.FilePassword},
-		},
-		{
+		databaseLogin(names, names.DatabaseAdmin(), contract.ComponentDatabase, desired.DatabaseSuperuser, external),
+	}
+	if m.Spec.Bus.External == nil {
+		kinds = append(kinds, secretKind{
 			name: names.Bus(), component: contract.ComponentBus,
 			create: createToken,
 			keys:   []string{contract.FileBusToken},
-		},
+		})
 	}
 	for _, service := range contract.Services() {
-		kinds = append(kinds, secretKind{
-			name: names.DatabaseRole(service), component: service,
-			create: createDatabaseLogin(names, contract.DatabaseRole(installation, service)),
-			keys:   []string{contract.FileDatabaseURL, contract.FilePassword},
-		})
+		role := contract.DatabaseRole(installation, service)
+		kinds = append(kinds, databaseLogin(names, names.DatabaseRole(service), service, role, external))
+	}
+	if m.Spec.Paused {
+		for i := range kinds {
+			kinds[i].source += ", paused" // Nothing is renewed until it is not.
+		}
 	}
 	return kinds
 }
 
+// databaseLogin is the Secret of a role. Its password is made once, and stays
+// the same whatever server the URL names. Beside the URL of an external
+// database's administrator it is that of the embedded one's, of no use there
+// but to keep the Secret's fingerprint from telling whether a guess at the
+// user's password is right.
+func databaseLogin(names desired.Names, name, component, role string, external *databaseSource) secretKind {
+	kind := secretKind{
+		name: name, component: component,
+		create: createPassword,
+		keys:   []string{contract.FilePassword},
+		read: func(secret *corev1.Secret, f *secretFacts) error {
+			f.ports = portsOf(secret.Data[contract.FileDatabaseURL])
+			return nil
+		},
+	}
+	if external == nil {
+		kind.source = "embedded " + role
+		kind.derive = func(_ context.Context, data map[string][]byte) error {
+			data[contract.FileDatabaseURL] = []byte(names.DatabaseURL(role, string(data[contract.FilePassword])))
+			delete(data, contract.FileCA)
+			return nil
+		}
+		return kind
+	}
+	if role == desired.DatabaseSuperuser {
+		role = "" // The URL names the administrator.
+	}
+	kind.source = "external " + role + " " + external.facts.id
+	kind.derive = external.derive(role)
+	return kind
+}
+
 // ensureSecrets makes the Secrets that are missing and returns facts about all
 // by name. Only Secrets that changed since the last time are read.
-func (r *Reconciler) ensureSecrets(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, installation string) (map[string]secretFacts, error) {
+func (r *Reconciler) ensureSecrets(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, installation string, external *databaseSource) (map[string]secretFacts, error) {
 	facts := map[string]secretFacts{}
 	var errs []error
-	for _, kind := range r.secretKinds(m, installation) {
+	for _, kind := range r.secretKinds(m, installation, external) {
 		f, err := r.ensureSecret(ctx, m, mem, kind)
 		if err != nil {
 			errs = append(errs, err)
@@ -101,14 +145,16 @@ func (r *Reconciler) ensureSecret(ctx context.Context, m *v1alpha1.Marketplace, 
 		return secretFacts{}, fmt.Errorf("look up Secret %s: %w", key, err)
 	}
 	known, ok := mem.secrets[kind.name]
-	if err == nil && ok && known.uid == head.UID && known.resourceVersion == head.ResourceVersion && head.DeletionTimestamp == nil {
+	if err == nil && ok && known.uid == head.UID && known.resourceVersion == head.ResourceVersion &&
+		known.source == kind.source && head.DeletionTimestamp == nil {
 		return known, nil
 	}
 
 	var secret *corev1.Secret
 	if err != nil && !ok && !m.Spec.Paused {
 		// Refused where it is there, and the cache does not know it yet.
-		if secret, err = r.createSecret(ctx, m, kind); err != nil && !apierrors.IsAlreadyExists(err) {
+		secret, err = r.createSecret(ctx, m, kind)
+		if p, _ := problemOf(err); p == nil && err != nil && !apierrors.IsAlreadyExists(err) {
 			return secretFacts{}, classify(err, "Secret "+kind.name)
 		}
 	}
@@ -120,7 +166,40 @@ func (r *Reconciler) ensureSecret(ctx context.Context, m *v1alpha1.Marketplace, 
 	if err := checkOwned(m, "Secret", secret); err != nil {
 		return secretFacts{}, err
 	}
+	if err := r.renewSecret(ctx, m, kind, secret); err != nil {
+		return secretFacts{}, err
+	}
 	return factsOf(secret, kind)
+}
+
+// renewSecret brings what is derived in a Secret up to date. While what it is
+// derived from cannot be used, the Secret stays as it is, for those who use it.
+func (r *Reconciler) renewSecret(ctx context.Context, m *v1alpha1.Marketplace, kind secretKind, secret *corev1.Secret) error {
+	for _, key := range kind.keys {
+		if len(secret.Data[key]) == 0 {
+			return nil // It is damaged, and reported as that.
+		}
+	}
+	if kind.derive == nil || m.Spec.Paused {
+		return nil
+	}
+	before := secret.DeepCopy()
+	err := kind.derive(ctx, secret.Data)
+	if p, _ := problemOf(err); p != nil {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("derive Secret %s: %w", secret.Name, err)
+	}
+	if maps.EqualFunc(before.Data, secret.Data, bytes.Equal) {
+		return nil
+	}
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	if err := r.Client.Patch(ctx, secret, patch, client.FieldOwner(FieldOwner)); err != nil {
+		return classify(err, "Secret "+secret.Name)
+	}
+	r.event(m, secret, corev1.EventTypeNormal, "Updated", "Secret %s: leads to the database that the spec names now", secret.Name)
+	return nil
 }
 
 // readSecret returns a Secret as it is now, or makes it.
@@ -144,6 +223,11 @@ func (r *Reconciler) createSecret(ctx context.Context, m *v1alpha1.Marketplace, 
 	data, err := kind.create()
 	if err != nil {
 		return nil, fmt.Errorf("make Secret %s: %w", kind.name, err)
+	}
+	if kind.derive != nil {
+		if err := kind.derive(ctx, data); err != nil {
+			return nil, err
+		}
 	}
 	yes := true
 	secret := &corev1.Secret{
@@ -183,7 +267,7 @@ func factsOf(secret *corev1.Secret, kind secretKind) (secretFacts, error) {
 			return secretFacts{}, stop(v1alpha1.ReasonSecretInvalid, "Secret %s has no key %q: %s", secret.Name, key, remedy)
 		}
 	}
-	f := secretFacts{uid: secret.UID, resourceVersion: secret.ResourceVersion, fingerprint: fingerprint(secret.Data)}
+	f := secretFacts{uid: secret.UID, resourceVersion: secret.ResourceVersion, fingerprint: fingerprint(secret.Data), source: kind.source}
 	if kind.read == nil {
 		return f, nil
 	}
@@ -193,17 +277,9 @@ func factsOf(secret *corev1.Secret, kind secretKind) (secretFacts, error) {
 	return f, nil
 }
 
-func createDatabaseLogin(names desired.Names, role string) func() (map[string][]byte, error) {
-	return func() (map[string][]byte, error) {
-		password, err := randomText()
-		if err != nil {
-			return nil, err
-		}
-		return map[string][]byte{
-			contract.FilePassword:    []byte(password),
-			contract.FileDatabaseURL: []byte(names.DatabaseURL(role, password)),
-		}, nil
-	}
+func createPassword() (map[string][]byte, error) {
+	password, err := randomText()
+	return map[string][]byte{contract.FilePassword: []byte(password)}, err
 }
 
 func createToken() (map[string][]byte, error) {

@@ -74,10 +74,25 @@ const (
 	// EnvRolesDir is, for migrate, a folder with one sub-folder per service
 	// that holds the file "password" of the service's role.
 	EnvRolesDir = "MARKETPLANE_ROLES_DIR"
-	// EnvBusURL is a comma-separated list of nats:// URLs without credentials.
+	// EnvBusURL is a comma-separated list of nats:// or tls:// URLs without
+	// credentials.
 	EnvBusURL = "MARKETPLANE_BUS_URL"
-	// EnvBusTokenFile is the path of a file with the bus's token.
+	// EnvBusTokenFile is the path of a file with the bus's token, read at the
+	// start.
 	EnvBusTokenFile = "MARKETPLANE_BUS_TOKEN_FILE"
+	// EnvBusCredentialsDir is a folder with what the bus asks for: FileBusToken,
+	// or FileBusUsername and FilePassword, or FileBusCreds. It is read again at
+	// each connection.
+	EnvBusCredentialsDir = "MARKETPLANE_BUS_CREDENTIALS_DIR"
+	// EnvBusCAFile is the path of the certificates, in PEM, that the bus's
+	// servers are verified with; read again at each connection. TLS is used
+	// where it is set.
+	EnvBusCAFile = "MARKETPLANE_BUS_CA_FILE"
+	// EnvBusCertificateFile and EnvBusKeyFile are the paths of a certificate, in
+	// PEM, that is shown to the bus's servers, and of its key; read again at each
+	// connection. TLS is used where they are set.
+	EnvBusCertificateFile = "MARKETPLANE_BUS_CERTIFICATE_FILE"
+	EnvBusKeyFile         = "MARKETPLANE_BUS_KEY_FILE"
 	// EnvBusRoutes is, for bus, a comma-separated list of nats-route:// URLs of
 	// the cluster's members; empty for a single server.
 	EnvBusRoutes = "MARKETPLANE_BUS_ROUTES"
@@ -120,6 +135,14 @@ const (
 	FileDatabaseURL = "url"
 	FilePassword    = "password"
 	FileBusToken    = "token"
+	FileBusUsername = "username"
+	// FileBusCreds is a NATS credentials file: a JWT and its seed.
+	FileBusCreds = "user.creds"
+	// FileCA holds certificates in PEM, that a server is verified with.
+	FileCA = "ca.crt"
+	// FileCertificate and FileKey are those of Secrets of type kubernetes.io/tls.
+	FileCertificate = "tls.crt"
+	FileKey         = "tls.key"
 	FileSigningKeys = "signing-keys.json"
 	FileRefreshKey  = "refresh-key"
 	FileJWKS        = "jwks.json"

@@ -26,6 +26,9 @@ type Inputs struct {
 	// Fingerprints of the Secrets' contents by Secret name. Pods that read a
 	// Secret only at their start are replaced when its fingerprint changes.
 	Fingerprints map[string]string
+	// MigrationRound counts how often the migration is tried anew after its Job
+	// gave up; 0 for the first.
+	MigrationRound int
 	// MessagingReplicas is how many messaging pods are wanted.
 	MessagingReplicas int32
 	// Autoscaled are the services whose number of pods an autoscaler decides, each
@@ -73,6 +76,10 @@ type Objects struct {
 	Access []Object
 	// Workloads are the Deployments of the services, and what goes with them.
 	Workloads []Object
+	// Leaving are the parts of an embedded database or bus whose section the
+	// spec has replaced by an external one. Where they exist they stay, as they
+	// are, until no service uses them any more.
+	Leaving []Object
 }
 
 // All returns every object in order.
@@ -94,8 +101,15 @@ func Build(m *v1alpha1.Marketplace, in Inputs) Objects {
 	}
 	o.Workloads = append(o.Workloads, r.autoscalers()...)
 	o.Foundation = append(o.Foundation, r.migratePolicy()...)
-	o.Foundation = append(o.Foundation, r.database()...)
-	o.Foundation = append(o.Foundation, r.bus()...)
+	database, bus := &o.Foundation, &o.Foundation
+	if m.Spec.Database.External != nil {
+		database = &o.Leaving
+	}
+	if m.Spec.Bus.External != nil {
+		bus = &o.Leaving
+	}
+	*database = append(*database, r.database()...)
+	*bus = append(*bus, r.bus()...)
 	o.Access = append(o.Access, r.serviceAccess()...)
 	o.Access = append(o.Access, r.exposure()...)
 	o.Access = append(o.Access, r.monitoring()...)

@@ -106,6 +106,22 @@ networkPolicy:
 			in.Installation = "another-installation"
 		},
 	},
+	"external": {
+		spec: `
+database:
+  external:
+    urlSecretRef: {name: postgres}
+    tls: {caSecretRef: {name: postgres-ca}}
+bus:
+  external:
+    urls: [nats://nats-0.example.com:4222, 'tls://nats-1.example.com:4443']
+    credentialsSecretRef: {name: nats}
+    tls:
+      caSecretRef: {name: nats-ca, key: root.pem}
+      clientCertificateSecretRef: {name: nats-client}
+`,
+		change: func(in *desired.Inputs) { in.ExternalDatabasePorts = []int32{5433} },
+	},
 }
 
 // The objects of this release. -update writes them anew.
@@ -218,6 +234,59 @@ func TestExistingVolumeIsKeptAsItIs(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What the spec has replaced is not built, and only told of so that it can stay
+// until nobody uses it.
+func TestEmbeddedPartsLeave(t *testing.T) {
+	const database = "database: {external: {urlSecretRef: {name: postgres}}}\n"
+	const bus = "bus: {external: {urls: ['nats://nats.example.com:4222']}}\n"
+	tests := map[string]struct {
+		spec        string
+		wantLeaving []string
+	}{
+		"nothing":      {"", nil},
+		"the database": {database, []string{"NetworkPolicy/shop-database", "ConfigMap/shop-database-scripts", "PersistentVolumeClaim/shop-database", "Service/shop-database", "StatefulSet/shop-database"}},
+		"the bus":      {bus, []string{"NetworkPolicy/shop-bus", "Service/shop-bus", "StatefulSet/shop-bus"}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			objects := desired.Build(marketplace(t, tt.spec), inputs())
+			built := map[string]bool{}
+			for _, object := range objects.All() {
+				built[*object.GetKind()+"/"+*object.GetName()] = true
+			}
+			var leaving []string
+			for _, object := range objects.Leaving {
+				id := *object.GetKind() + "/" + *object.GetName()
+				leaving = append(leaving, id)
+				if built[id] {
+					t.Errorf("%s is built, too", id)
+				}
+			}
+			if diff := cmp.Diff(tt.wantLeaving, leaving); diff != "" {
+				t.Errorf("leaving (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// New credentials of an external bus are read at the next connection: they roll
+// nothing. An open one needs no files at all.
+func TestExternalBusFiles(t *testing.T) {
+	open := "bus: {external: {urls: ['nats://nats.example.com:4222']}}"
+	in := inputs()
+	render1 := render(t, desired.Build(marketplace(t, open), in).Workloads)
+	in.Fingerprints["shop-bus"] = "another"
+	render2 := render(t, desired.Build(marketplace(t, open), in).Workloads)
+	if diff := cmp.Diff(string(render1), string(render2)); diff != "" {
+		t.Errorf("the embedded bus's token matters without it (-before +after):\n%s", diff)
+	}
+	for _, unwanted := range []string{contract.MountBus, contract.EnvBusTokenFile, contract.EnvBusCAFile, "tls://"} {
+		if bytes.Contains(render1, []byte(unwanted)) {
+			t.Errorf("an open bus has %s", unwanted)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package desired
 
 import (
+	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -8,6 +9,7 @@ import (
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
 
 	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/api/v1alpha1"
 )
 
 // migrateGrace is what a migration may take to finish its statement when it is
@@ -18,6 +20,13 @@ const migrateGrace = 30 * time.Second
 // Job's own growing pauses, before it needs someone.
 const migrationRetries = 6
 
+// MigrationName names the first Job of the migration that these inputs need; the
+// names of further rounds begin with it.
+func MigrationName(m *v1alpha1.Marketplace, in Inputs) string {
+	in.MigrationRound = 0
+	return renderer{m: m, in: in, names: NamesOf(m)}.migrationName()
+}
+
 // migrationName names the Job whose success these inputs need. A Job cannot
 // change, so whatever would change it is in its name.
 func (r renderer) migrationName() string {
@@ -25,7 +34,11 @@ func (r renderer) migrationName() string {
 	for _, service := range contract.Services() {
 		secrets = append(secrets, r.names.DatabaseRole(service))
 	}
-	return r.names.Migration(checksum(r.in.Image, r.in.Installation, r.fingerprints(secrets...))[:10])
+	name := r.names.Migration(checksum(r.in.Image, r.in.Installation, r.fingerprints(secrets...))[:10])
+	if r.in.MigrationRound > 0 {
+		name += "-" + strconv.Itoa(r.in.MigrationRound)
+	}
+	return name
 }
 
 // migration is the Job that makes roles and schemas and brings them up to this

@@ -2,6 +2,7 @@ package desired
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -43,34 +44,32 @@ type workload struct {
 // deployment renders a service.
 func (r renderer) deployment(w workload) Object {
 	res := resources(w.defaults, w.resources)
+	bus := r.busClient()
 	container := probed(r.container(w.component, res)).
 		WithPorts(port(contract.PublicPortName, contract.PublicPort)).
 		WithEnv(
 			env(contract.EnvListen, fmt.Sprintf(":%d", contract.PublicPort)),
 			env(contract.EnvDatabaseURLFile, contract.MountDatabase+"/"+contract.FileDatabaseURL),
-			env(contract.EnvBusURL, r.names.busURL()),
-			env(contract.EnvBusTokenFile, contract.MountBus+"/"+contract.FileBusToken),
+		).
+		WithEnv(bus.env...).
+		WithEnv(
 			env(contract.EnvJWKSFile, contract.MountJWKS+"/"+contract.FileJWKS),
 			env(contract.EnvIssuer, r.issuer()),
 			env(contract.EnvDrainFloor, w.drain.Floor.String()),
 			env(contract.EnvDrainWindow, w.drain.Window.String()),
 		).
 		WithEnv(w.env...).
-		WithVolumeMounts(
-			mountReadOnly("database", contract.MountDatabase),
-			mountReadOnly("bus", contract.MountBus),
-			mountReadOnly("jwks", contract.MountJWKS),
-		).
+		WithVolumeMounts(mountReadOnly("database", contract.MountDatabase)).
+		WithVolumeMounts(bus.mounts...).
+		WithVolumeMounts(mountReadOnly("jwks", contract.MountJWKS)).
 		WithVolumeMounts(w.mounts...)
 	podSpec := pod(serviceUser, w.drain.GracePeriod(), container).
 		WithTopologySpreadConstraints(r.spread(w.component).WithMatchLabelKeys("pod-template-hash")).
-		WithVolumes(
-			secretVolume("database", r.names.DatabaseRole(w.component)),
-			secretVolume("bus", r.names.Bus()),
-			configMapVolume("jwks", r.names.JWKS()),
-		).
+		WithVolumes(secretVolume("database", r.names.DatabaseRole(w.component))).
+		WithVolumes(bus.volume...).
+		WithVolumes(configMapVolume("jwks", r.names.JWKS())).
 		WithVolumes(w.volumes...)
-	secrets := append([]string{r.names.DatabaseRole(w.component), r.names.Bus()}, w.secrets...)
+	secrets := slices.Concat([]string{r.names.DatabaseRole(w.component)}, bus.secrets, w.secrets)
 	template := r.template(w.component, r.fingerprints(secrets...), podSpec).WithLabels(w.podLabels)
 	r.shape(w.component, w.shape, template)
 	deployment := appsv1ac.Deployment(r.names.Component(w.component), r.m.Namespace).
