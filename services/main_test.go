@@ -45,6 +45,8 @@ func TestRunRefuses(t *testing.T) {
 		},
 		"smoke without a URL":   {args: []string{"smoke"}, wantErr: []string{"--url: need a base URL"}},
 		"smoke with a bad URL":  {args: []string{"smoke", "--url", "localhost"}, wantErr: []string{"--url: need a base URL"}},
+		"smoke to a bad place":  {args: []string{"smoke", "--url", "http://a", "--connect-to", "a"}, wantErr: []string{"--connect-to \"a\": need an IP address"}},
+		"smoke with a bad CA":   {args: []string{"smoke", "--url", "https://a", "--ca", "main.go"}, wantErr: []string{"--ca main.go: no certificate in it"}},
 		"smoke with a bad part": {args: []string{"smoke", "--url", "http://a", "--tasks-url", "b"}, wantErr: []string{"--tasks-url"}},
 	}
 	for name, tt := range tests {

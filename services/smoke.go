@@ -2,10 +2,14 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
+	"net/http"
+	"net/netip"
 	"net/url"
+	"os"
 	"time"
 
 	"github.com/marketplane/marketplane/services/client"
@@ -21,6 +25,8 @@ func runSmoke(ctx context.Context, in invocation) error {
 		auth      = flags.String("auth-url", "", "base `URL` of auth, where it is another one")
 		tasks     = flags.String("tasks-url", "", "base `URL` of tasks, where it is another one")
 		messaging = flags.String("messaging-url", "", "base `URL` of messaging, where it is another one")
+		connectTo = flags.String("connect-to", "", "the `IP` to connect to, whatever the URLs' host: a proxy whose name is not in the DNS yet, say")
+		ca        = flags.String("ca", "", "a PEM `file` of certificate authorities to trust, instead of the system's")
 		timeout   = flags.Duration("timeout", 2*time.Minute, "how long the whole story may take")
 	)
 	if err := flags.Parse(in.args); err != nil {
@@ -51,7 +57,36 @@ func runSmoke(ctx context.Context, in invocation) error {
 			return fmt.Errorf("%s: need a base URL such as http://127.0.0.1:8080", u.flag)
 		}
 	}
+	transport, err := smokeTransport(*connectTo, *ca)
+	if err != nil {
+		return err
+	}
+	defer transport.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
-	return smoke.Run(ctx, urls, in.stdout)
+	return smoke.Run(ctx, client.New(urls, transport), in.stdout)
+}
+
+// smokeTransport is what the two flags say of the way.
+func smokeTransport(connectTo, ca string) (*http.Transport, error) {
+	var to netip.Addr
+	if connectTo != "" {
+		parsed, err := netip.ParseAddr(connectTo)
+		if err != nil {
+			return nil, fmt.Errorf("--connect-to %q: need an IP address such as 10.96.0.80", connectTo)
+		}
+		to = parsed
+	}
+	if ca == "" {
+		return client.Transport(to, nil), nil
+	}
+	content, err := os.ReadFile(ca) //nolint:gosec // G304: the user names the file
+	if err != nil {
+		return nil, fmt.Errorf("--ca: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(content) {
+		return nil, fmt.Errorf("--ca %s: no certificate in it", ca)
+	}
+	return client.Transport(to, roots), nil
 }

@@ -156,7 +156,7 @@ func build(ctx context.Context, t tool, args []string) error {
 	if err := noArguments(f); err != nil {
 		return err
 	}
-	modules := []binaries.Module{binaries.Kubernetes(), binaries.CoreDNS(), binaries.MetricsServer()}
+	modules := []binaries.Module{binaries.Kubernetes(), binaries.CoreDNS(), binaries.MetricsServer(), binaries.Ingress()}
 	switch *only {
 	case "":
 	case "envtest":

@@ -27,8 +27,8 @@ const otherPodTries = 10
 // Run walks the story and writes each step with its time to out. It returns at
 // the first step that fails. Whatever a pod's death breaks is tried again until
 // ctx ends.
-func Run(ctx context.Context, urls client.URLs, out io.Writer) error {
-	s := &story{api: client.New(urls, nil), out: out}
+func Run(ctx context.Context, api *client.Client, out io.Writer) error {
+	s := &story{api: api, out: out}
 	defer s.hangUp()
 	begin := time.Now()
 	for _, step := range []struct {

@@ -8,8 +8,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -72,6 +72,15 @@ func MetricsServer() Module {
 	return Module{
 		Folder: "metricsserver", Requires: "sigs.k8s.io/metrics-server",
 		Programs: []Program{{Name: "metrics-server", Package: "sigs.k8s.io/metrics-server/cmd/metrics-server"}},
+	}
+}
+
+// Ingress is the module of the cluster's ingress proxy. Its program is ours;
+// what it stands on is Caddy.
+func Ingress() Module {
+	return Module{
+		Folder: "ingress", Requires: "github.com/caddyserver/caddy/v2",
+		Programs: []Program{{Name: "ingress", Package: "."}},
 	}
 }
 
@@ -263,12 +272,13 @@ func ldflags(versionPackage, version string) string {
 // pins reads a nested module's required version, and a digest of the files
 // that decide what is built.
 func pins(dir, requires string) (version, digest string, err error) {
+	sources, err := sources(dir)
+	if err != nil {
+		return "", "", fmt.Errorf("list sources: %w", err)
+	}
 	sum := sha256.New()
-	for _, name := range []string{"go.mod", "go.sum", "main.go"} {
+	for _, name := range append([]string{"go.mod", "go.sum"}, sources...) {
 		data, err := os.ReadFile(filepath.Join(dir, name))
-		if errors.Is(err, os.ErrNotExist) && name == "main.go" {
-			continue
-		}
 		if err != nil {
 			return "", "", fmt.Errorf("read pins: %w", err)
 		}
@@ -280,6 +290,18 @@ func pins(dir, requires string) (version, digest string, err error) {
 		_, _ = sum.Write(data)
 	}
 	return version, hex.EncodeToString(sum.Sum(nil))[:8], nil
+}
+
+// sources lists a module's own Go files, without its tests, in a fixed order.
+func sources(dir string) ([]string, error) {
+	var found []string
+	err := fs.WalkDir(os.DirFS(dir), ".", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() && strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
+			found = append(found, path)
+		}
+		return err
+	})
+	return found, err
 }
 
 func requiredVersion(gomod []byte, module string) (string, error) {

@@ -75,13 +75,25 @@ func TestDirFollowsThePins(t *testing.T) {
 	if first == second {
 		t.Errorf("other pins, the same folder %s", first)
 	}
+	write("other.go", "package main")
+	third, err := b.Dir(CoreDNS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if third == second {
+		t.Errorf("another source, the same folder %s", third)
+	}
+	write("other_test.go", "package main")
+	if got, err := b.Dir(CoreDNS()); err != nil || got != third {
+		t.Errorf("a test made another folder of %s: %s, %v", third, got, err)
+	}
 }
 
 // The pins of this tree name every program that the tool asks for.
 func TestPinsOfThisTree(t *testing.T) {
 	t.Parallel()
 	b := Builder{Source: "../..", Cache: "/cache"}
-	for _, m := range []Module{Kubernetes(), CoreDNS(), MetricsServer()} {
+	for _, m := range []Module{Kubernetes(), CoreDNS(), MetricsServer(), Ingress()} {
 		if _, err := b.Version(m); err != nil {
 			t.Error(err)
 		}

@@ -33,11 +33,11 @@ type Cluster struct {
 	Progress *run.Progress
 }
 
-// readyRecord is what Ready holds: what the running cluster was made of.
+// readyRecord is what Ready holds: what the running cluster was made of. What
+// runs in pods is not in it: every up applies that, to a cluster that runs too.
 type readyRecord struct {
-	Format     int                   `json:"format"`
-	Kubernetes string                `json:"kubernetes"`
-	Addons     component.AddonImages `json:"addons"`
+	Format     int    `json:"format"`
+	Kubernetes string `json:"kubernetes"`
 }
 
 func (c Cluster) processes() process.Manager {
@@ -68,7 +68,7 @@ func (c Cluster) Up(ctx context.Context) error {
 		return err
 	}
 	defer lock.Release()
-	want := readyRecord{Format: format, Kubernetes: filepath.Base(kubernetes), Addons: images.addons}
+	want := readyRecord{Format: format, Kubernetes: filepath.Base(kubernetes)}
 	fresh := !c.complete(want)
 	if fresh {
 		if err := c.prepare(ctx); err != nil {

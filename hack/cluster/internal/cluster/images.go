@@ -35,6 +35,7 @@ func (c Cluster) systemImages(ctx context.Context) (systemImages, error) {
 	}{
 		{binaries.CoreDNS(), &images.addons.CoreDNS},
 		{binaries.MetricsServer(), &images.addons.MetricsServer},
+		{binaries.Ingress(), &images.addons.Ingress},
 	} {
 		archive, name, err := c.addonImage(ctx, addon.module)
 		if err != nil {
@@ -52,12 +53,10 @@ func (c Cluster) addonImage(ctx context.Context, m binaries.Module) (archive, na
 	if err != nil {
 		return "", "", err
 	}
-	version, err := c.Builder.Version(m)
-	if err != nil {
-		return "", "", err
-	}
-	program := m.Programs[0].Name
-	archive, name = filepath.Join(dir, "image.tar"), "marketplane-cluster/"+program+":"+version
+	// The folder's name is version and digest: a pod runs anew when either
+	// changes, as its image's name does.
+	program, tag := m.Programs[0].Name, strings.TrimPrefix(filepath.Base(dir), m.Folder+"-")
+	archive, name = filepath.Join(dir, tag+".tar"), "marketplane-cluster/"+program+":"+tag
 	if _, err := os.Stat(archive); err == nil {
 		return archive, name, nil
 	}

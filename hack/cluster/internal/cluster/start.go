@@ -50,7 +50,7 @@ func (s *starter) start(ctx context.Context, fresh bool) error {
 	if err := s.launch(s.paths.Provisioner()); err != nil {
 		return err
 	}
-	if err := s.Progress.Step(ctx, "apply CoreDNS, metrics-server and the StorageClass", nil, s.applyAddons); err != nil {
+	if err := s.Progress.Step(ctx, "apply CoreDNS, metrics-server, the ingress proxy and the StorageClass", nil, s.applyAddons); err != nil {
 		return err
 	}
 	if err := s.wait(ctx, "both nodes are Ready", time.Minute, func(ctx context.Context) error { return nodesReady(ctx, s.api) }); err != nil {
@@ -58,7 +58,9 @@ func (s *starter) start(ctx context.Context, fresh bool) error {
 	}
 	// metrics-server is not waited for: it has nothing to tell before its
 	// second look at the kubelets, and only autoscaling needs it.
-	return s.wait(ctx, "CoreDNS is available", time.Minute, func(ctx context.Context) error { return available(ctx, s.api, "coredns") })
+	return s.wait(ctx, "CoreDNS and the ingress proxy are available", time.Minute, func(ctx context.Context) error {
+		return errors.Join(available(ctx, s.api, "kube-system", "coredns"), available(ctx, s.api, "ingress", "ingress"))
+	})
 }
 
 func (s *starter) startControlPlane(ctx context.Context) error {

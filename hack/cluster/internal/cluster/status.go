@@ -60,9 +60,9 @@ func nodesReady(ctx context.Context, api *kubeapi.Client) error {
 }
 
 // available returns nil if a Deployment of the cluster's own is available.
-func available(ctx context.Context, api *kubeapi.Client, name string) error {
+func available(ctx context.Context, api *kubeapi.Client, namespace, name string) error {
 	var deployment conditioned
-	if err := api.Get(ctx, "/apis/apps/v1/namespaces/kube-system/deployments/"+name, &deployment); err != nil {
+	if err := api.Get(ctx, "/apis/apps/v1/namespaces/"+namespace+"/deployments/"+name, &deployment); err != nil {
 		return err
 	}
 	if ok, message := deployment.is("Available"); !ok {
@@ -108,12 +108,16 @@ func (c Cluster) Status(ctx context.Context, out io.Writer) error {
 			errs = append(errs, fmt.Errorf("%s: %s", n.Name, message))
 		}
 	}
-	for _, name := range []string{"coredns", "metrics-server"} {
-		if err := available(ctx, api, name); err != nil {
+	for _, addon := range []struct{ namespace, name, note string }{
+		{namespace: "kube-system", name: "coredns"},
+		{namespace: "kube-system", name: "metrics-server"},
+		{namespace: "ingress", name: "ingress", note: ", http and https at " + layout.IngressAddress + ", class " + layout.IngressClass},
+	} {
+		if err := available(ctx, api, addon.namespace, addon.name); err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		_, _ = fmt.Fprintf(out, "%-26s available\n", name)
+		_, _ = fmt.Fprintf(out, "%-26s available%s\n", addon.name, addon.note)
 	}
 	return errors.Join(errs...)
 }

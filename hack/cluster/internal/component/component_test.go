@@ -88,12 +88,12 @@ func TestFiles(t *testing.T) {
 
 func TestAddons(t *testing.T) {
 	t.Parallel()
-	got, err := Addons(AddonImages{CoreDNS: "coredns:test", MetricsServer: "metrics:test"})
+	got, err := Addons(AddonImages{CoreDNS: "coredns:test", MetricsServer: "metrics:test", Ingress: "ingress:test"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"image: coredns:test", "image: metrics:test", "clusterIP: 10.96.0.10", "kubernetes cluster.local in-addr.arpa",
+		"image: coredns:test", "image: metrics:test", "image: ingress:test", "clusterIP: 10.96.0.80", "--class=local", "clusterIP: 10.96.0.10", "kubernetes cluster.local in-addr.arpa",
 		"provisioner: " + layout.StorageProvisioner, `storageclass.kubernetes.io/is-default-class: "true"`,
 	} {
 		if !strings.Contains(got, want) {

@@ -24,6 +24,8 @@ const (
 	ServiceAddress = "10.96.0.1"
 	// DNSAddress is the ClusterIP of CoreDNS.
 	DNSAddress = "10.96.0.10"
+	// IngressAddress is the ClusterIP of the ingress proxy.
+	IngressAddress = "10.96.0.80"
 	// PodCIDR holds every node's pod range.
 	PodCIDR = "10.244.0.0/16"
 	// Domain is the cluster's DNS domain.
@@ -40,6 +42,8 @@ const (
 	PauseImage = "marketplane-cluster/pause:1"
 	// StorageProvisioner is the provisioner of the default StorageClass.
 	StorageProvisioner = "marketplane.dev/local-volumes"
+	// IngressClass is the class of the Ingresses that the ingress proxy serves.
+	IngressClass = "local"
 	// DirVariable is the environment variable that overrides DefaultDir.
 	DirVariable = "MARKETPLANE_CLUSTER_DIR"
 	// DefaultDir is the run folder.
