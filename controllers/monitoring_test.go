@@ -158,8 +158,11 @@ func TestMonitoringObjects(t *testing.T) {
 	w.edit(m, func() { m.Spec.Monitoring.IntervalSeconds = &seconds })
 	p.eventually("the interval is the spec's", func() error {
 		endpoints, _, err := unstructured.NestedSlice(p.object(desired.KindPodMonitor).Object, "spec", "podMetricsEndpoints")
-		if text := fmt.Sprint(endpoints); err != nil || !strings.Contains(text, "interval:60s") {
-			return fmt.Errorf("endpoints = %s, error %v", text, err)
+		if err != nil {
+			return err
+		}
+		if text := fmt.Sprint(endpoints); !strings.Contains(text, "interval:60s") {
+			return fmt.Errorf("endpoints = %s", text)
 		}
 		return nil
 	})

@@ -1,4 +1,5 @@
-// Package promql holds no program: its test parses the expressions of alerts
-// and dashboards with Prometheus' own parser. It is a module of its own, so that
-// Prometheus stays out of the product's.
+// Package promql holds no program: its tests parse the expressions of alerts
+// and dashboards, and evaluate the alerts over series, with Prometheus' own
+// engine. It is a module of its own, so that Prometheus stays out of the
+// product's.
 package promql
