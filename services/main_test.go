@@ -38,8 +38,16 @@ func TestRunRefuses(t *testing.T) {
 			wantErr: []string{"MARKETPLANE_DRAIN_FLOOR: is not a duration"},
 		},
 		"migrate without configuration": {args: []string{"migrate"}, wantErr: []string{"MARKETPLANE_ROLES_DIR: must be set"}},
-		"bus without a token":           {args: []string{"bus"}, wantErr: []string{"MARKETPLANE_BUS_TOKEN_FILE: must be set"}},
-		"dev on a bad address":          {args: []string{"dev", "--listen", "8080"}, wantErr: []string{"--listen"}},
+		"two kinds of bus credentials": {
+			args: []string{"auth"}, env: map[string]string{"MARKETPLANE_BUS_CREDENTIALS_DIR": "/a", "MARKETPLANE_BUS_TOKEN_FILE": "/b"},
+			wantErr: []string{"MARKETPLANE_BUS_CREDENTIALS_DIR: excludes MARKETPLANE_BUS_TOKEN_FILE"},
+		},
+		"a bus certificate without its key": {
+			args: []string{"auth"}, env: map[string]string{"MARKETPLANE_BUS_CERTIFICATE_FILE": "/a"},
+			wantErr: []string{"MARKETPLANE_BUS_CERTIFICATE_FILE: goes with MARKETPLANE_BUS_KEY_FILE"},
+		},
+		"bus without a token":  {args: []string{"bus"}, wantErr: []string{"MARKETPLANE_BUS_TOKEN_FILE: must be set"}},
+		"dev on a bad address": {args: []string{"dev", "--listen", "8080"}, wantErr: []string{"--listen"}},
 		"dev with a bad database": {
 			args: []string{"dev", "--listen", "127.0.0.1:0", "--database-url", "mysql://x", "--data-dir", t.TempDir()}, wantErr: []string{"database URL"},
 		},

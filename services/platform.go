@@ -38,6 +38,7 @@ type processConfig struct {
 	issuer         string
 	busURLs        []string
 	busToken       string
+	busFiles       bus.Files
 	drain          contract.Drain
 }
 
@@ -70,12 +71,33 @@ func readService(source *env.Source) serviceConfig {
 	if len(config.busURLs) == 0 {
 		source.Fail(contract.EnvBusURL, fmt.Errorf("must be set"))
 	}
-	config.busToken = source.Secret(contract.EnvBusTokenFile)
+	if source.String(contract.EnvBusTokenFile, "") != "" {
+		config.busToken = source.Secret(contract.EnvBusTokenFile)
+	}
+	config.busFiles = readBusFiles(source)
 	config.drain = contract.Drain{
 		Floor:  source.Duration(contract.EnvDrainFloor, 10*time.Second, 0, 10*time.Minute),
 		Window: source.Duration(contract.EnvDrainWindow, 120*time.Second, 0, time.Hour),
 	}
 	return config
+}
+
+// readBusFiles reads where the bus's credentials and certificates lie. What is
+// in them is read at each connection.
+func readBusFiles(source *env.Source) bus.Files {
+	files := bus.Files{
+		CredentialsDir: source.String(contract.EnvBusCredentialsDir, ""),
+		CA:             source.String(contract.EnvBusCAFile, ""),
+		Certificate:    source.String(contract.EnvBusCertificateFile, ""),
+		Key:            source.String(contract.EnvBusKeyFile, ""),
+	}
+	if (files.Certificate == "") != (files.Key == "") {
+		source.Fail(contract.EnvBusCertificateFile, fmt.Errorf("goes with %s: set both or none", contract.EnvBusKeyFile))
+	}
+	if files.CredentialsDir != "" && source.String(contract.EnvBusTokenFile, "") != "" {
+		source.Fail(contract.EnvBusCredentialsDir, fmt.Errorf("excludes %s: set one", contract.EnvBusTokenFile))
+	}
+	return files
 }
 
 // process is what the services in one process share: its log, its metrics, its
@@ -199,7 +221,7 @@ func newPlatform(ctx context.Context, p *process, service, databaseURL string, c
 // connectBus adds the process's bus connection.
 func (p *process) connectBus() (*nats.Conn, error) {
 	conn, err := bus.Connect(bus.Options{
-		URLs: p.config.busURLs, Token: p.config.busToken, Name: p.config.instance, Log: p.log,
+		URLs: p.config.busURLs, Token: p.config.busToken, Files: p.config.busFiles, Name: p.config.instance, Log: p.log,
 		Connected: p.busHooks.run,
 	})
 	if err != nil {

@@ -14,10 +14,13 @@ import (
 
 // Options are what a connection needs.
 type Options struct {
-	// URLs are nats:// URLs without credentials.
+	// URLs are nats:// or tls:// URLs without credentials. Behind tls:// the
+	// server's certificate and host name are verified.
 	URLs []string
 	// Token authenticates; empty for none.
 	Token string
+	// Files authenticate and secure, too.
+	Files Files
 	// Name tells the server who this is.
 	Name string
 	Log  *slog.Logger
@@ -37,19 +40,18 @@ func Connect(options Options) (*nats.Conn, error) {
 			options.Connected()
 		}
 	}
-	conn, err := nats.Connect(strings.Join(options.URLs, ","),
+	all := []nats.Option{
 		nats.Name(options.Name),
-		nats.Token(options.Token),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
-		nats.ReconnectWait(250*time.Millisecond),
+		nats.ReconnectWait(250 * time.Millisecond),
 		nats.ReconnectJitter(250*time.Millisecond, 250*time.Millisecond),
-		nats.Timeout(2*time.Second),
+		nats.Timeout(2 * time.Second),
 		// A server that takes nothing must not hold up those who publish, who
 		// acknowledge writes after it.
-		nats.FlusherTimeout(2*time.Second),
+		nats.FlusherTimeout(2 * time.Second),
 		nats.ReconnectOnFlusherError(),
-		nats.PingInterval(10*time.Second),
+		nats.PingInterval(10 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		// What can't be sent now is dropped, not kept: readers find it in
 		// PostgreSQL, and a late hint is worth nothing.
@@ -68,7 +70,11 @@ func Connect(options Options) (*nats.Conn, error) {
 			}
 			log.Warn("bus error", "subject", subject, "error", err)
 		}),
-	)
+	}
+	if options.Token != "" {
+		all = append(all, nats.Token(options.Token))
+	}
+	conn, err := nats.Connect(strings.Join(options.URLs, ","), append(all, options.Files.options()...)...)
 	if err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
