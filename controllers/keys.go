@@ -138,10 +138,7 @@ func (r *Reconciler) rotateKeys(ctx context.Context, m *v1alpha1.Marketplace, me
 	}
 	ctx, cancel := context.WithTimeout(ctx, keyWriteTimeout)
 	defer cancel()
-	secret, err := r.writeKeys(ctx, m, mem, *seen, facts, p)
-	if err == nil {
-		facts, err = factsOf(secret, r.signingKind(m))
-	}
+	written, err := r.writeKeys(ctx, m, mem, *seen, facts, p)
 	if err != nil {
 		// It may have been written all the same: it is read again before the
 		// public keys are published anew.
@@ -150,8 +147,8 @@ func (r *Reconciler) rotateKeys(ctx context.Context, m *v1alpha1.Marketplace, me
 		mem.secrets[name] = facts
 		return err
 	}
-	seen.secrets[name], mem.secrets[name] = facts, facts
-	seen.rotation = r.planKeys(m, facts.keys)
+	seen.secrets[name], mem.secrets[name] = written, written
+	seen.rotation = r.planKeys(m, written.keys)
 	return nil
 }
 
@@ -159,19 +156,19 @@ func (r *Reconciler) rotateKeys(ctx context.Context, m *v1alpha1.Marketplace, me
 // no key is in the Secret that verifiers have not been told of. The Secret is
 // changed only if it is still the one that was planned on, and only its
 // document: the refresh key is not sent.
-func (r *Reconciler) writeKeys(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, seen observation, planned secretFacts, p *rotation.Plan) (*corev1.Secret, error) {
+func (r *Reconciler) writeKeys(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, seen observation, planned secretFacts, p *rotation.Plan) (secretFacts, error) {
 	key := types.NamespacedName{Namespace: m.Namespace, Name: desired.NamesOf(m).Signing()}
 	secret := &corev1.Secret{}
 	if err := r.Live.Get(ctx, key, secret); err != nil {
-		return nil, fmt.Errorf("read Secret %s: %w", key, err)
+		return secretFacts{}, fmt.Errorf("read Secret %s: %w", key, err)
 	}
 	if secret.UID != planned.uid || secret.ResourceVersion != planned.resourceVersion {
-		return nil, fmt.Errorf("rotate keys: %w", apierrors.NewConflict(
+		return secretFacts{}, fmt.Errorf("rotate keys: %w", apierrors.NewConflict(
 			corev1.Resource("secrets"), key.Name, errors.New("it was changed since it was looked at")))
 	}
 	keys, err := contract.ParseSigningKeys(secret.Data[contract.FileSigningKeys])
 	if err != nil {
-		return nil, fmt.Errorf("read Secret %s: %w", key, err)
+		return secretFacts{}, fmt.Errorf("read Secret %s: %w", key, err)
 	}
 	keys.Keys = slices.DeleteFunc(keys.Keys, func(k contract.SigningKey) bool {
 		return slices.ContainsFunc(p.Retire, func(r rotation.Retirement) bool { return r.ID == k.ID })
@@ -179,7 +176,7 @@ func (r *Reconciler) writeKeys(ctx context.Context, m *v1alpha1.Marketplace, mem
 	made := contract.SigningKey{}
 	if p.Make != nil {
 		if made, err = contract.NewSigningKey(p.Make.ActivatesAt); err != nil {
-			return nil, err
+			return secretFacts{}, err
 		}
 		keys.Keys = append(keys.Keys, made)
 	}
@@ -188,13 +185,13 @@ func (r *Reconciler) writeKeys(ctx context.Context, m *v1alpha1.Marketplace, mem
 	if p.Make != nil || len(p.Retire) > 0 {
 		jwks, err := keys.JWKS()
 		if err != nil {
-			return nil, fmt.Errorf("derive public keys: %w", err)
+			return secretFacts{}, fmt.Errorf("derive public keys: %w", err)
 		}
 		if err := r.applyObject(ctx, m, mem, seen, desired.PublicKeys(m, desired.Inputs{JWKS: jwks}), size{}); err != nil {
-			return nil, err
+			return secretFacts{}, err
 		}
 		if secret.Data[contract.FileSigningKeys], err = keys.Marshal(); err != nil {
-			return nil, fmt.Errorf("write signing keys: %w", err)
+			return secretFacts{}, fmt.Errorf("write signing keys: %w", err)
 		}
 	}
 	delete(secret.Annotations, v1alpha1.AnnotationRotateKeys)
@@ -204,10 +201,10 @@ func (r *Reconciler) writeKeys(ctx context.Context, m *v1alpha1.Marketplace, mem
 	maps.Copy(secret.Annotations, answeredAnnotation(p.Answered))
 	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 	if err := r.Client.Patch(ctx, secret, patch, client.FieldOwner(FieldOwner)); err != nil {
-		return nil, classify(err, "Secret "+key.Name)
+		return secretFacts{}, classify(err, "Secret "+key.Name)
 	}
 	r.tellRotation(m, secret, made, p)
-	return secret, nil
+	return factsOf(secret, r.signingKind(m))
 }
 
 // tellRotation says in Events what was done about the keys. Ids are public.

@@ -44,14 +44,20 @@ func ids(keys contract.SigningKeys) []string {
 // rotate asks for a new key, or takes the request away.
 func (w *world) rotate(m *v1alpha1.Marketplace, value string) {
 	w.t.Helper()
+	w.annotate(m, v1alpha1.AnnotationRotateKeys, value)
+}
+
+// annotate sets an annotation, or removes it where the value is empty.
+func (w *world) annotate(m *v1alpha1.Marketplace, name, value string) {
+	w.t.Helper()
 	w.must(w.get(m.Name, m))
 	w.edit(m, func() {
 		if m.Annotations == nil {
 			m.Annotations = map[string]string{}
 		}
-		m.Annotations[v1alpha1.AnnotationRotateKeys] = value
+		m.Annotations[name] = value
 		if value == "" {
-			delete(m.Annotations, v1alpha1.AnnotationRotateKeys)
+			delete(m.Annotations, name)
 		}
 	})
 }
@@ -59,17 +65,9 @@ func (w *world) rotate(m *v1alpha1.Marketplace, value string) {
 // pass lets the operator's clock go on by d.
 func (w *world) pass(m *v1alpha1.Marketplace, d time.Duration) {
 	w.t.Helper()
-	w.ahead.Add(int64(d))
-	w.must(w.get(m.Name, m))
+	ahead := w.ahead.Add(int64(d))
 	// It would look by itself, but later.
-	w.edit(m, func() { metaAnnotation(m, "test.marketplane.dev/clock", fmt.Sprint(w.ahead.Load())) })
-}
-
-func metaAnnotation(m *v1alpha1.Marketplace, name, value string) {
-	if m.Annotations == nil {
-		m.Annotations = map[string]string{}
-	}
-	m.Annotations[name] = value
+	w.annotate(m, "test.marketplane.dev/clock", time.Duration(ahead).String())
 }
 
 // awaitKeys waits until the status tells of so many keys, of the answered
