@@ -156,7 +156,7 @@ func (r *Reconciler) inputs(m *v1alpha1.Marketplace, seen observation, wanted re
 		MessagingReplicas: s.replicas,
 		Autoscaled:        autoscaledServices(m, seen, s),
 		OperatorNamespace: r.Config.Namespace,
-		Monitored:         seen.served[desired.KindPodMonitor],
+		Monitored:         seen.served[desired.KindPodMonitor] || seen.served[desired.KindPrometheusRule],
 	}
 	for name, facts := range seen.secrets {
 		in.Fingerprints[name] = facts.fingerprint

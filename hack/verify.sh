@@ -27,6 +27,7 @@ step "lint"
 lint=$(go tool -modfile=hack/tools/lint/go.mod -n golangci-lint)
 "$lint" run ./...
 (cd hack/cluster && "$lint" run ./...)
+(cd hack/promql && "$lint" run ./...)
 (cd hack/cluster/ingress && "$lint" run ./...)
 
 step "shell"

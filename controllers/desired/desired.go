@@ -41,8 +41,8 @@ type Inputs struct {
 	// ExternalDatabasePorts are those of the external database's URL; 5432 where
 	// there is none.
 	ExternalDatabasePorts []int32
-	// Monitored says that the cluster has the Prometheus Operator's APIs: who has
-	// those has a Grafana, too, that looks for dashboards.
+	// Monitored says that the cluster has one of the Prometheus Operator's APIs:
+	// who has those has a Grafana, too, that looks for dashboards.
 	Monitored bool
 	// Volume is the database's volume as it exists, nil where it does not.
 	Volume *Volume

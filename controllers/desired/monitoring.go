@@ -14,16 +14,14 @@ const componentMonitoring = "monitoring"
 // labelDashboard is what Grafana's sidecar looks for on ConfigMaps.
 const labelDashboard = "grafana_dashboard"
 
-// monitoring are the PodMonitor, the PrometheusRule and the dashboard.
+// monitoring are the PodMonitor, the PrometheusRule and the dashboard. Without
+// the Prometheus Operator's APIs none of them is of use, and none is rendered:
+// of many Marketplaces that would be most of the work.
 func (r renderer) monitoring() []Object {
-	if r.m.Spec.Monitoring.Disabled {
+	if r.m.Spec.Monitoring.Disabled || !r.in.Monitored {
 		return nil
 	}
-	objects := []Object{r.podMonitor(), r.prometheusRule()}
-	if r.in.Monitored {
-		objects = append(objects, r.dashboard())
-	}
-	return objects
+	return []Object{r.podMonitor(), r.prometheusRule(), r.dashboard()}
 }
 
 // podMonitorSpec is what is set of a monitoring.coreos.com/v1 PodMonitor.

@@ -80,9 +80,9 @@ func TestWhatIsWatched(t *testing.T) {
 		monitored bool
 		want      []string
 	}{
-		"without the APIs there is no dashboard": {"", false, []string{"PodMonitor", "PrometheusRule"}},
-		"with them":                              {"", true, []string{"ConfigMap", "PodMonitor", "PrometheusRule"}},
-		"disabled":                               {"monitoring: {disabled: true}", true, nil},
+		"without the APIs": {"", false, nil},
+		"with them":        {"", true, []string{"ConfigMap", "PodMonitor", "PrometheusRule"}},
+		"disabled":         {"monitoring: {disabled: true}", true, nil},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -6,7 +6,8 @@ import (
 )
 
 // Kinds that a cluster may lack. Objects of them are among those that Build
-// returns all the same: whether they can be applied is not its concern.
+// returns all the same (those for monitoring where it has one of them): whether
+// they can be applied is not its concern.
 var (
 	KindHTTPRoute      = schema.GroupVersionKind{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "HTTPRoute"}
 	KindPodMonitor     = schema.GroupVersionKind{Group: "monitoring.coreos.com", Version: "v1", Kind: "PodMonitor"}
