@@ -36,18 +36,23 @@ git ls-files '*.sh' .ci/run ':!controllers' | xargs shellcheck
 shellcheck --shell=sh --exclude=SC1091,SC2012,SC2154 controllers/desired/database/*.sh
 
 # Every rendering is held against the schemas of the Kubernetes that the local
-# cluster runs, from its own source: nothing is downloaded. PodMonitor is not
-# Kubernetes' own.
+# cluster runs, from its own source, and of the Prometheus Operator: from Go
+# modules, and from nowhere else.
 step "chart"
 helm=$(go tool -modfile=hack/tools/go.mod -n helm)
 kubeconform=$(go tool -modfile=hack/tools/go.mod -n kubeconform)
 schemas=$(mktemp -d)
 trap 'rm -rf "$schemas"' EXIT
-go -C hack/cluster/kubernetes mod download k8s.io/kubernetes
-go run ./hack/kubeschemas "$schemas" \
-  "$(go -C hack/cluster/kubernetes list -m -f '{{.Dir}}' k8s.io/kubernetes)/api/openapi-spec/swagger.json" config/crd/bases/*.yaml
+source_of() {
+  go -C "$1" mod download "$2"
+  go -C "$1" list -m -f '{{.Dir}}' "$2"
+}
+kubernetes=$(source_of hack/cluster/kubernetes k8s.io/kubernetes)
+prometheus=$(source_of hack/promql github.com/prometheus-operator/prometheus-operator)
+go run ./hack/kubeschemas "$schemas" "$kubernetes/api/openapi-spec/swagger.json" \
+  config/crd/bases/*.yaml "$prometheus/example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml"
 conform() {
-  "$kubeconform" -strict -summary -skip PodMonitor,Kustomization -schema-location "$schemas/{{.ResourceKind}}{{.KindSuffix}}.json" "$@"
+  "$kubeconform" -strict -summary -skip Kustomization -schema-location "$schemas/{{.ResourceKind}}{{.KindSuffix}}.json" "$@"
 }
 "$helm" lint --quiet --strict charts/marketplane
 "$helm" template marketplane charts/marketplane | conform
