@@ -23,7 +23,9 @@ const maxMessage = 1000
 
 // state is one concern's condition.
 type state struct {
-	ok      bool
+	ok bool
+	// growing says that it is ok, and on its way to another size.
+	growing bool
 	reason  string
 	message string
 	// stalled: it stays so until someone acts.
@@ -37,6 +39,16 @@ type state struct {
 
 func ready(format string, args ...any) state {
 	return state{ok: true, reason: v1alpha1.ReasonReady, message: fmt.Sprintf(format, args...)}
+}
+
+// growing is the state of a service that has what it had, and comes to another
+// size.
+func growing(available, wanted int32, trouble string) state {
+	message := fmt.Sprintf("%d pods are available, on the way to %d", available, wanted)
+	if trouble != "" {
+		message += "; " + trouble
+	}
+	return state{ok: true, growing: true, reason: v1alpha1.ReasonScaling, message: message}
 }
 
 func notYet(reason, format string, args ...any) state {
@@ -112,7 +124,7 @@ func summarise(m *v1alpha1.Marketplace, concerns []concern, p *plan, o outcome) 
 			stalled = &problem{reason: c.state.reason, err: errors.New(c.condition + ": " + c.state.message)}
 		}
 	}
-	working := firstWorking(concerns, o)
+	working, growth := firstWorking(concerns, o), firstGrowing(concerns)
 	conditions := &m.Status.Conditions
 	switch {
 	case stalled != nil:
@@ -126,6 +138,10 @@ func summarise(m *v1alpha1.Marketplace, concerns []concern, p *plan, o outcome) 
 	case working != nil:
 		set(m, v1alpha1.ConditionReady, false, working.reason, working.message)
 		set(m, v1alpha1.ConditionReconciling, true, working.reason, working.message)
+		meta.RemoveStatusCondition(conditions, v1alpha1.ConditionStalled)
+	case growth != nil:
+		set(m, v1alpha1.ConditionReady, true, growth.reason, "every part is available; "+growth.message)
+		set(m, v1alpha1.ConditionReconciling, true, growth.reason, growth.message)
 		meta.RemoveStatusCondition(conditions, v1alpha1.ConditionStalled)
 	default:
 		set(m, v1alpha1.ConditionReady, true, v1alpha1.ReasonReady, "every part runs as the spec asks")
@@ -147,6 +163,19 @@ func firstWorking(concerns []concern, o outcome) *state {
 	}
 	for _, c := range concerns {
 		if !c.state.ok {
+			s := c.state
+			s.message = c.condition + ": " + s.message
+			return &s
+		}
+	}
+	return nil
+}
+
+// firstGrowing is the first service that is on its way to another size, nil
+// where none is.
+func firstGrowing(concerns []concern) *state {
+	for _, c := range concerns {
+		if c.state.growing {
 			s := c.state
 			s.message = c.condition + ": " + s.message
 			return &s
@@ -190,8 +219,8 @@ func statefulSetState(seen observation, names desired.Names, component string, r
 	if rolled && s.Status.ReadyReplicas >= replicas {
 		return ready("%s", message)
 	}
-	if trouble := podTrouble(component, s.Spec.Template, seen.pods[component], seen.at); trouble != "" {
-		return notYet(v1alpha1.ReasonPodFailing, "%s", trouble)
+	if trouble := podTrouble(component, s.Spec.Template, seen.pods[component], seen.at); trouble.rank < rankNone {
+		return notYet(v1alpha1.ReasonPodFailing, "%s", trouble.text)
 	}
 	if len(seen.pods[component]) == 0 {
 		// A StatefulSet tells in Events alone why it cannot make any.
@@ -220,8 +249,8 @@ func schemaState(seen observation, p *plan) state {
 		if words := lastWords(podsOfJob(seen, p.migration)); words != "" {
 			return notYet(v1alpha1.ReasonMigrating, "Job %s runs again after: %s", p.migration, words)
 		}
-		if trouble := podTrouble(contract.ComponentMigrate, corev1.PodTemplateSpec{}, podsOfJob(seen, p.migration), seen.at); trouble != "" {
-			return notYet(v1alpha1.ReasonPodFailing, "%s", trouble)
+		if trouble := podTrouble(contract.ComponentMigrate, corev1.PodTemplateSpec{}, podsOfJob(seen, p.migration), seen.at); trouble.rank < rankNone {
+			return notYet(v1alpha1.ReasonPodFailing, "%s", trouble.text)
 		}
 		return notYet(v1alpha1.ReasonMigrating, "Job %s runs", p.migration)
 	default:
@@ -256,10 +285,7 @@ func serviceState(m *v1alpha1.Marketplace, seen observation, p *plan, component 
 		}
 		return notYet(v1alpha1.ReasonProgressing, "it is being created")
 	}
-	wanted := replicasIn(d)
-	if p != nil && !m.Spec.Paused && !leftAlone(m, seen, component) {
-		wanted = replicasOf(m, component, p.size)
-	}
+	wanted := wantedReplicas(m, seen, p, component, d)
 	switch {
 	case rolledOut(d, seen.generation(kindDeployment, d), wanted):
 		if held {
@@ -267,11 +293,16 @@ func serviceState(m *v1alpha1.Marketplace, seen observation, p *plan, component 
 		}
 		return ready("%d of %d pods are available%s", wanted, wanted, notActing(seen.autoscaler(desired.NamesOf(m), component)))
 	default:
-		if trouble := podTrouble(component, d.Spec.Template, seen.pods[component], seen.at); trouble != "" {
-			return notYet(v1alpha1.ReasonPodFailing, "%s", trouble)
-		}
-		if refusal := podsRefused(d); refusal != "" {
+		trouble := podTrouble(component, d.Spec.Template, seen.pods[component], seen.at)
+		if refusal := podsRefused(d); trouble.rank == rankNone && refusal != "" {
 			return notYet(v1alpha1.ReasonPodFailing, "%s", refusal)
+		}
+		// That no node takes a pod is common while the cluster grows, too.
+		if seen.scaling(component, d) && trouble.rank >= rankUnschedulable {
+			return growing(d.Status.AvailableReplicas, wanted, trouble.text)
+		}
+		if trouble.rank < rankNone {
+			return notYet(v1alpha1.ReasonPodFailing, "%s", trouble.text)
 		}
 		return notYet(v1alpha1.ReasonProgressing, "%d of %d pods are updated and %d available",
 			d.Status.UpdatedReplicas, wanted, d.Status.AvailableReplicas)

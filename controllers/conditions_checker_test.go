@@ -56,7 +56,7 @@ func checkConditions(m *v1alpha1.Marketplace) error {
 		if c != nil && c.Status != metav1.ConditionTrue {
 			complain("condition %s is there and not True", c.Type)
 		}
-		if c != nil && ready {
+		if c != nil && ready && (c != reconciling || c.Reason != v1alpha1.ReasonScaling) {
 			complain("Ready and %s", c.Type)
 		}
 	}
@@ -76,7 +76,8 @@ func checkConditions(m *v1alpha1.Marketplace) error {
 	return errors.Join(errs...)
 }
 
-// isReady complains unless the Marketplace is ready, now, for this spec.
+// isReady complains unless the Marketplace is ready, now, for this spec, and at
+// the size that is wanted.
 func (w *world) isReady(m *v1alpha1.Marketplace) error {
 	if err := w.get(m.Name, m); err != nil {
 		return err
@@ -87,6 +88,9 @@ func (w *world) isReady(m *v1alpha1.Marketplace) error {
 	ready := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionReady)
 	if ready.Status != metav1.ConditionTrue {
 		return fmt.Errorf("not ready: %s: %s", ready.Reason, ready.Message)
+	}
+	if c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionReconciling); c != nil {
+		return fmt.Errorf("not there yet: %s: %s", c.Reason, c.Message)
 	}
 	return nil
 }

@@ -371,8 +371,7 @@ func TestReadyDoesNotSpeakOfTheSpecBefore(t *testing.T) {
 	w.must(err)
 	defer watcher.Stop()
 	w.must(w.get("shop", m))
-	replicas := int32(3)
-	w.edit(m, func() { m.Spec.Tasks.Replicas = &replicas })
+	w.edit(m, func() { m.Spec.Tasks.Template = &v1alpha1.PodTemplate{Annotations: map[string]string{"a": "b"}} })
 	for event := range watcher.ResultChan() {
 		seen, ok := event.Object.(*v1alpha1.Marketplace)
 		if !ok {

@@ -24,6 +24,8 @@ type memory struct {
 	// database and bus are facts about the Secrets that the spec names for
 	// external ones.
 	database, bus sourceFacts
+	// settled are the services as they were when they were last as wanted.
+	settled map[string]settled
 	// history is the autoscaler's.
 	history autoscale.History
 	// size is what the autoscaler decided last, 0 where it has not.
@@ -64,6 +66,7 @@ func (m *memories) of(name types.NamespacedName, uid types.UID) *memory {
 	fresh := &memory{
 		uid:     uid,
 		applied: map[objectKey]appliedRecord{},
+		settled: map[string]settled{},
 		secrets: map[string]secretFacts{},
 	}
 	m.byName[name] = fresh

@@ -80,6 +80,8 @@ type observation struct {
 	// applied says what the operator itself made of the objects: where that is
 	// newer than what was seen, the cache lags behind.
 	applied map[objectKey]appliedRecord
+	// settled are the services as they were when they were last as wanted.
+	settled map[string]settled
 }
 
 // generation is that of the newest known spec of a workload.
@@ -180,6 +182,7 @@ func (r *Reconciler) observe(ctx context.Context, m *v1alpha1.Marketplace, mem *
 		pods:    map[string][]corev1.Pod{},
 		secrets: map[string]secretFacts{},
 		applied: mem.applied,
+		settled: mem.settled,
 		at:      r.Now(),
 	}
 	namespace := client.InNamespace(m.Namespace)

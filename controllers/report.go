@@ -91,6 +91,7 @@ func (r *Reconciler) fillStatus(m *v1alpha1.Marketplace, seen observation, messa
 	if keys := seen.keys(names); keys != nil && seen.rotation != nil {
 		s.Keys = keysStatus(seen.rotation, keys.answered)
 	}
+	seen.settle(m, p)
 	setConditions(m, seen, p, o)
 }
 

@@ -42,12 +42,12 @@ type trouble struct {
 	text string
 }
 
-// podTrouble tells of the one pod of a component whose failure says most, and
-// is empty where none fails. Pods of the newest revision come first, and among
+// podTrouble tells of the one pod of a component whose failure says most; it
+// is of rankNone where none fails. Pods of the newest revision come first, and among
 // equals the order of names decides: the same trouble has the same text at
 // every look, or else the status would be written again and again. template is
 // what the pods are made from.
-func podTrouble(component string, template corev1.PodTemplateSpec, pods []corev1.Pod, now time.Time) string {
+func podTrouble(component string, template corev1.PodTemplateSpec, pods []corev1.Pod, now time.Time) trouble {
 	newest := newestRevision(pods)
 	found, foundOld, foundName := trouble{rank: rankNone}, true, ""
 	for i := range pods {
@@ -61,10 +61,10 @@ func podTrouble(component string, template corev1.PodTemplateSpec, pods []corev1
 			found, foundOld, foundName = t, old, pod.Name
 		}
 	}
-	if found.rank == rankNone {
-		return ""
+	if found.rank < rankNone {
+		found.text = fmt.Sprintf("pod %s: %s", foundName, found.text)
 	}
-	return fmt.Sprintf("pod %s: %s", foundName, found.text)
+	return found
 }
 
 // before says whether one of the newest revision is compared with an old one,

@@ -136,7 +136,7 @@ func TestPodTrouble(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := podTrouble(contract.ComponentAuth, authTemplate(), []corev1.Pod{tt.pod}, troubleNow)
+			got := podTrouble(contract.ComponentAuth, authTemplate(), []corev1.Pod{tt.pod}, troubleNow).text
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("trouble (-want +got):\n%s", diff)
 			}
@@ -186,7 +186,7 @@ func TestPodTroubleIsStable(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			permute(tt.pods, func(pods []corev1.Pod) {
-				got := podTrouble(contract.ComponentAuth, authTemplate(), pods, troubleNow)
+				got := podTrouble(contract.ComponentAuth, authTemplate(), pods, troubleNow).text
 				if diff := cmp.Diff(tt.want, got); diff != "" {
 					t.Errorf("trouble (-want +got):\n%s", diff)
 				}

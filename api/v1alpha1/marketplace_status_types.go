@@ -114,8 +114,9 @@ type EndpointsStatus struct {
 // Condition types. Ready, Reconciling and Stalled follow kstatus. All but
 // Reconciling, Stalled and ScalingConflict are positive: True is good.
 const (
-	// ConditionReady is True when every part is up as the spec asks.
-	// Positive polarity.
+	// ConditionReady is True when every part is up as the spec asks. It stays
+	// True while a service that has what it had comes to another number of pods,
+	// which Reconciling tells. Positive polarity.
 	ConditionReady = "Ready"
 	// ConditionReconciling is True while the operator works towards the spec
 	// or waits for something that should come by itself. It is absent
@@ -140,7 +141,8 @@ const (
 	// Positive polarity.
 	ConditionTasksAvailable = "TasksAvailable"
 	// ConditionMessagingAvailable is True when messaging runs with as many pods
-	// as are wanted. Positive polarity.
+	// as are wanted, or is on its way to another number and has lost none.
+	// Positive polarity.
 	ConditionMessagingAvailable = "MessagingAvailable"
 	// ConditionKeysCurrent is True when a signing key is active, all public keys
 	// are published and no rotation is overdue. Positive polarity.
@@ -163,6 +165,9 @@ const (
 	ReasonPaused = "Paused"
 	// ReasonProgressing: what was applied is not up yet.
 	ReasonProgressing = "Progressing"
+	// ReasonScaling: a service has the pods that it had, and comes to another
+	// number of them. Ready stays True meanwhile, beside Reconciling.
+	ReasonScaling = "Scaling"
 	// ReasonWaiting: another part must be up first; the message names it.
 	ReasonWaiting = "Waiting"
 	// ReasonPodFailing: a pod fails; the message holds its last words.

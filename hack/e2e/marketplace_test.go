@@ -138,6 +138,9 @@ func (m marketplace) isReady(ctx context.Context) error {
 	if !meta.IsStatusConditionTrue(object.Status.Conditions, v1alpha1.ConditionReady) {
 		return fmt.Errorf("conditions:\n%s", conditionsOf(object))
 	}
+	if meta.IsStatusConditionTrue(object.Status.Conditions, v1alpha1.ConditionReconciling) {
+		return fmt.Errorf("it is ready, and still on its way:\n%s", conditionsOf(object))
+	}
 	return nil
 }
 
