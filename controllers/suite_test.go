@@ -68,6 +68,8 @@ func runSuite(m *testing.M) int {
 		CRDDirectoryPaths:     []string{filepath.Join("..", "config", "crd", "bases")},
 		ErrorIfCRDPathMissing: true,
 	}
+	// The tests make more Services than the default range holds.
+	env.ControlPlane.GetAPIServer().Configure().Set("service-cluster-ip-range", "10.0.0.0/16")
 	kubernetes, err := env.Start()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "start kube-apiserver and etcd:", err)
