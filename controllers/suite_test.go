@@ -208,7 +208,8 @@ func (w *world) startOperator() (stop func()) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.registry = prometheus.NewRegistry()
+	w.registry = prometheus.NewPedanticRegistry()
+	w.registry.MustRegister(metrics.NewMarketplaces(mgr.GetClient(), mgr.Elected(), logr.Discard()))
 	r := &controllers.Reconciler{
 		Client:   mgr.GetClient(),
 		Live:     mgr.GetAPIReader(),
