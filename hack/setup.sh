@@ -2,6 +2,7 @@
 # Installs what the given things need, if it is missing, with apt-get.
 #   setup.sh gcc           a C compiler, for the race detector
 #   setup.sh shellcheck    the checker of shell scripts
+#   setup.sh browser       a browser without a screen, for the journeys
 #   setup.sh postgresql    a PostgreSQL server, for tests and for 'make dev'
 set -euo pipefail
 
@@ -11,6 +12,7 @@ for thing in "$@"; do
     gcc) command -v gcc >/dev/null && [ -e /usr/include/stdlib.h ] || missing+=(gcc libc6-dev) ;;
     shellcheck) command -v shellcheck >/dev/null || missing+=(shellcheck) ;;
     postgresql) compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql) ;;
+    browser) command -v chromium-headless-shell >/dev/null || command -v chrome-headless-shell >/dev/null || missing+=(chromium-headless-shell) ;;
     *) echo "setup: nothing called $thing" >&2; exit 2 ;;
   esac
 done

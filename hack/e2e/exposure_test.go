@@ -53,6 +53,7 @@ func TestAMarketplaceIsReachedFromOutsideByItsName(t *testing.T) {
 	m.wantPublic(t, "http://"+host)
 	proxy := m.proxyAddress(t)
 	m.walkBy(t, "http://"+host, proxy)
+	m.browse(t, host, proxy)
 
 	plain := client.Transport(proxy, nil)
 	t.Cleanup(plain.CloseIdleConnections)
@@ -143,17 +144,22 @@ func (m marketplace) walkBy(t *testing.T, url string, proxy netip.Addr, more ...
 func (m marketplace) otherIngress(host string) *networkingv1.Ingress {
 	return &networkingv1.Ingress{
 		ObjectMeta: metav1.ObjectMeta{Name: "other", Namespace: m.namespace},
-		Spec: networkingv1.IngressSpec{
-			IngressClassName: new(localClass),
-			Rules: []networkingv1.IngressRule{{Host: host, IngressRuleValue: networkingv1.IngressRuleValue{
-				HTTP: &networkingv1.HTTPIngressRuleValue{Paths: []networkingv1.HTTPIngressPath{{
-					Path: "/", PathType: new(networkingv1.PathTypePrefix),
-					Backend: networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{
-						Name: m.name + "-" + contract.ComponentAuth, Port: networkingv1.ServiceBackendPort{Number: 80},
-					}},
-				}}},
+		Spec:       ingressTo(host, "/", m.name+"-"+contract.ComponentAuth),
+	}
+}
+
+// ingressTo brings what lies below a path of a host to port 80 of a Service.
+func ingressTo(host, path, service string) networkingv1.IngressSpec {
+	backend := networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{
+		Name: service, Port: networkingv1.ServiceBackendPort{Number: 80},
+	}}
+	return networkingv1.IngressSpec{
+		IngressClassName: new(localClass),
+		Rules: []networkingv1.IngressRule{{Host: host, IngressRuleValue: networkingv1.IngressRuleValue{
+			HTTP: &networkingv1.HTTPIngressRuleValue{Paths: []networkingv1.HTTPIngressPath{{
+				Path: path, PathType: new(networkingv1.PathTypePrefix), Backend: backend,
 			}}},
-		},
+		}}},
 	}
 }
 
