@@ -34,7 +34,7 @@ type loop struct {
 
 func (l *loop) run(ctx context.Context) error {
 	if err := l.cluster.WaitForSync(ctx); err != nil {
-		return nil //nolint:nilerr // ctx ended, which is no failure
+		return nil // ctx ended, which is no failure
 	}
 	tick := time.NewTicker(again)
 	defer tick.Stop()

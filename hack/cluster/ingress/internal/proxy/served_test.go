@@ -56,7 +56,7 @@ func newServed(t *testing.T) *served {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // at once
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func (p *served) services(names ...string) map[types.NamespacedName]*corev1.Serv
 		if !ok {
 			p.t.Fatalf("listens on %v", server.Listener.Addr())
 		}
-		all[key(name)] = service(address.IP.String(), int32(address.Port)) //nolint:gosec // a port
+		all[key(name)] = service(address.IP.String(), int32(address.Port))
 	}
 	return all
 }
@@ -135,7 +135,9 @@ func (p *served) get(t *testing.T, url string) (status int, body string, header 
 
 func (p *served) dial(t *testing.T, url string) *websocket.Conn {
 	t.Helper()
-	conn, response, err := websocket.Dial(t.Context(), url, &websocket.DialOptions{HTTPClient: &http.Client{Transport: p.client.Transport}})
+	conn, response, err := websocket.Dial(t.Context(), url, &websocket.DialOptions{ //nolint:bodyclose // the library closes it
+		HTTPClient: &http.Client{Transport: p.client.Transport},
+	})
 	if err != nil {
 		t.Fatalf("dial %s: %v (%v)", url, err, response)
 	}
