@@ -58,7 +58,7 @@ func (m marketplace) browse(t *testing.T, host string, proxy netip.Addr) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, browser, //nolint:gosec // G204: one of the names below
+	cmd := exec.CommandContext(ctx, browser,
 		"--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--no-proxy-server",
 		"--user-data-dir="+t.TempDir(), "--remote-debugging-port=0", // which keeps it open
 		"--host-resolver-rules=MAP "+host+" "+proxy.String(), url)

@@ -18,9 +18,15 @@ type condition struct {
 
 type conditioned struct {
 	Metadata struct {
-		Name string `json:"name"`
+		Name       string `json:"name"`
+		Generation int64  `json:"generation"`
 	} `json:"metadata"`
 	Status struct {
+		ObservedGeneration int64 `json:"observedGeneration"`
+		// Of a Deployment.
+		Replicas        int `json:"replicas"`
+		UpdatedReplicas int `json:"updatedReplicas"`
+
 		Conditions []condition `json:"conditions"`
 		NodeInfo   struct {
 			KubeletVersion string `json:"kubeletVersion"`
@@ -59,14 +65,27 @@ func nodesReady(ctx context.Context, api *kubeapi.Client) error {
 	return errors.Join(errs...)
 }
 
-// available returns nil if a Deployment of the cluster's own is available.
+// available returns nil if a Deployment of the cluster's own is rolled out.
 func available(ctx context.Context, api *kubeapi.Client, namespace, name string) error {
 	var deployment conditioned
 	if err := api.Get(ctx, "/apis/apps/v1/namespaces/"+namespace+"/deployments/"+name, &deployment); err != nil {
 		return err
 	}
-	if ok, message := deployment.is("Available"); !ok {
-		return fmt.Errorf("%s is not available: %s", name, message)
+	if err := deployment.rolledOut(); err != nil {
+		return fmt.Errorf("%s %w", name, err)
+	}
+	return nil
+}
+
+// rolledOut returns nil if a Deployment is available, and of its newest pods
+// alone: an old one that is about to go takes connections with it.
+func (o conditioned) rolledOut() error {
+	if ok, message := o.is("Available"); !ok {
+		return fmt.Errorf("is not available: %s", message)
+	}
+	s := o.Status
+	if s.ObservedGeneration != o.Metadata.Generation || s.UpdatedReplicas != s.Replicas {
+		return errors.New("is being replaced")
 	}
 	return nil
 }
