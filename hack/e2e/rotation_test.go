@@ -68,7 +68,7 @@ func TestKeysRotateWithoutARefusedToken(t *testing.T) {
 	})
 	// Old tokens are used on, beside new ones, and every process has read its
 	// files once more.
-	eventually(t, 2*time.Minute, "old and new tokens are taken side by side", b.used(next.ID, 1000))
+	eventually(t, 2*time.Minute, "old and new tokens are taken side by side", b.used(next.ID, 500))
 
 	b.end()
 	t.Log(b)
