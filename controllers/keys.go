@@ -264,16 +264,18 @@ func keysState(m *v1alpha1.Marketplace, seen observation) state {
 	switch {
 	case !ok || published.Data[contract.FileJWKS] != string(keys.jwks):
 		return notYet(v1alpha1.ReasonProgressing, "the public keys are being published")
-	case p.Signer == "" && p.Held != "":
-		return notYet(v1alpha1.ReasonRotationOverdue, "%s", p.Held)
+	case p.Signer == "" && p.Trouble != "":
+		return notYet(v1alpha1.ReasonRotationOverdue, "%s", p.Trouble)
 	case p.Signer == "":
 		return notYet(v1alpha1.ReasonWaiting, "no key signs before %s", date(p.Due))
 	case m.Spec.Paused && p.Late > 0:
 		return ready("key %s signs; the next was due at %s, and is not made while spec.paused is set", p.Signer, date(p.NextRotation))
-	case p.Held != "":
-		return notYet(v1alpha1.ReasonRotationOverdue, "key %s signs; the next is not made: %s", p.Signer, p.Held)
+	case p.Trouble != "":
+		return notYet(v1alpha1.ReasonRotationOverdue, "key %s signs; the next is not made: %s", p.Signer, p.Trouble)
 	case p.Late > lateRotation:
 		return notYet(v1alpha1.ReasonRotationOverdue, "key %s signs; the next was due at %s", p.Signer, date(p.NextRotation))
+	case p.Held != "":
+		return ready("key %s signs; %s", p.Signer, p.Held)
 	}
 	if newest := p.Schedule[len(p.Schedule)-1]; newest.ActivatesAt.Equal(p.Due) {
 		return ready("key %s signs; key %s is published and signs from %s on", p.Signer, newest.ID, date(newest.ActivatesAt))

@@ -77,7 +77,16 @@ func TestKeysState(t *testing.T) {
 		},
 		"a wrong clock": {
 			keys: []rotation.Key{key("a", -day), key("b", 365*day)}, asked: true,
-			want: state{reason: "RotationOverdue", message: "key a signs; the next is not made: key b is to sign only from 2027-01-01T00:00:00Z on: a clock was or is wrong"},
+			want: state{reason: "RotationOverdue", message: "key a signs; the next is not made: key b is to sign only from 2027-01-01T00:00:00Z on: a clock was or is wrong; set the clocks right, and revoke the keys if that is not enough"},
+		},
+		"more requests than there is room for": {
+			keys: func() (keys []rotation.Key) {
+				for i := range rotation.MaxKeys {
+					keys = append(keys, key(string(rune('a'+i)), time.Duration(i-rotation.MaxKeys)*4*time.Minute))
+				}
+				return keys
+			}(), asked: true,
+			want: state{ok: true, reason: "Ready", message: "key h signs; 8 keys are published; the next is made when the first of them retires, at 2026-01-01T00:32:00Z"},
 		},
 		"the clock stepped back": {
 			keys: []rotation.Key{key("a", time.Minute)},

@@ -70,8 +70,11 @@ type Plan struct {
 	Answered string
 	// Answer tells what came of a request for which no key is made.
 	Answer string
-	// Held says why what is due is not done, empty where all is.
+	// Held says why what is due waits a little, empty where nothing does.
 	Held string
+	// Trouble says why what is due is not done before someone acts, empty where
+	// there is none.
+	Trouble string
 	// Signer is the key that signs, empty where none does.
 	Signer string
 	// Schedule are the keys in the order of their activation.
@@ -166,7 +169,7 @@ func (p *Plan) follow(in Input, asked bool, signer, waiting Key) {
 			p.Answer = fmt.Sprintf("key %s, which was made before, signs from %s on", waiting.ID, date(waiting.ActivatesAt))
 		}
 	case asked || overdue:
-		p.Held = fmt.Sprintf("key %s is to sign only from %s on: a clock was or is wrong", waiting.ID, date(waiting.ActivatesAt))
+		p.Trouble = fmt.Sprintf("key %s is to sign only from %s on: a clock was or is wrong; set the clocks right, and revoke the keys if that is not enough", waiting.ID, date(waiting.ActivatesAt))
 	}
 }
 
@@ -177,7 +180,7 @@ func (p *Plan) restore(in Input, keys []Key) {
 		return // A new key would not be known everywhere any sooner.
 	}
 	if len(keys) >= MaxKeys {
-		p.Held = fmt.Sprintf("no key signs before %s, and %d keys are published already: a clock was or is wrong", date(keys[0].ActivatesAt), len(keys))
+		p.Trouble = fmt.Sprintf("no key signs before %s, and %d keys are published already: a clock was or is wrong; set the clocks right, and revoke the keys if that is not enough", date(keys[0].ActivatesAt), len(keys))
 		return
 	}
 	// It is older than all others, and so takes over from none of them.

@@ -78,7 +78,7 @@ func TestDecide(t *testing.T) {
 			keys: []Key{{"a", at(0)}, {"b", at(5 * day)}}, now: at(60), wanted: "now",
 			want: Plan{
 				Signer: "a", NextRotation: at(35*day - lead), Due: at(5 * day),
-				Held: "key b is to sign only from 2026-01-06T00:00:00Z on: a clock was or is wrong",
+				Trouble: "key b is to sign only from 2026-01-06T00:00:00Z on: a clock was or is wrong; set the clocks right, and revoke the keys if that is not enough",
 			},
 		},
 		"and nothing is due": {
@@ -145,14 +145,14 @@ func TestDecide(t *testing.T) {
 			keys: many(8), now: at(-600),
 			want: Plan{
 				NextRotation: at(30*day + 35 - lead), Due: at(0),
-				Held: "no key signs before 2026-01-01T00:00:00Z, and 8 keys are published already: a clock was or is wrong",
+				Trouble: "no key signs before 2026-01-01T00:00:00Z, and 8 keys are published already: a clock was or is wrong; set the clocks right, and revoke the keys if that is not enough",
 			},
 		},
 		"a key stands there twice": {
 			keys: []Key{{"a", at(100)}, {"a", at(0)}, {"b", at(50)}}, now: at(40), wanted: "now",
 			want: Plan{
 				Signer: "a", NextRotation: at(30*day + 100 - lead), Due: at(50),
-				Held: "key a is to sign only from 2026-01-01T01:40:00Z on: a clock was or is wrong",
+				Trouble: "key a is to sign only from 2026-01-01T01:40:00Z on: a clock was or is wrong; set the clocks right, and revoke the keys if that is not enough",
 			},
 		},
 		"and is not retired by its earlier time": {

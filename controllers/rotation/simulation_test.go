@@ -235,8 +235,8 @@ func TestYear(t *testing.T) {
 			if revoked {
 				s.history = s.history[len(s.history)-1:]
 			}
-			if s.plan.Held != held {
-				held = s.plan.Held
+			if now := s.plan.Held + s.plan.Trouble; now != held {
+				held = now
 				s.log("held      %s", held)
 			}
 		}
@@ -327,7 +327,7 @@ func TestAnyCourse(t *testing.T) {
 			}
 			if s.mustSign() == nil {
 				signed = s.elapsed
-			} else if lost := s.elapsed - signed; lost > contract.KeyLead+fileAge+2*hour && s.plan.Held == "" {
+			} else if lost := s.elapsed - signed; lost > contract.KeyLead+fileAge+2*hour && s.plan.Trouble == "" {
 				t.Fatalf("seed %d: %s: no key has signed for %s\n%s", seed, date(s.clock()), lost, log.String())
 			}
 			s.elapsed += upTo(4 * time.Minute)
