@@ -128,6 +128,21 @@ func documented(t *testing.T) map[string][]string {
 // targetLabels are those that Prometheus and the PodMonitor add.
 var targetLabels = []string{"namespace", "pod", "marketplace", "component"}
 
+// A service's own label of one of these names would come out as exported_NAME.
+func TestServicesLeaveTheTargetsLabelsAlone(t *testing.T) {
+	taken := append([]string{"job", "instance", "container", "endpoint"}, targetLabels...)
+	for metric, labels := range documented(t) {
+		if slices.Contains(labels, "marketplace_namespace") {
+			continue // The operator's: nothing adds the label marketplace to those.
+		}
+		for _, label := range labels {
+			if slices.Contains(taken, label) {
+				t.Errorf("%s has the label %s, which Prometheus gives the target", metric, label)
+			}
+		}
+	}
+}
+
 // expressions are all in the rules and on the dashboard, by where they are.
 func expressions(t *testing.T) map[string]string {
 	t.Helper()
