@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 
@@ -39,6 +40,9 @@ type Plan struct {
 	AdoptEvents func(ctx context.Context, conn *pgx.Conn, schema string) (int64, error)
 	Schemas     []Schema
 }
+
+// insufficientPrivilege is an SQLSTATE (PostgreSQL's manual, appendix A).
+const insufficientPrivilege = "42501"
 
 // MinServerVersion is the oldest PostgreSQL that works, as server_version_num.
 const MinServerVersion = 150000
@@ -120,15 +124,18 @@ func ensureRole(ctx context.Context, conn *pgx.Conn, role, password string) erro
 	if exists {
 		verb = "ALTER"
 	}
-	// Role statements take no parameters. The server quotes the literal, and
-	// logs of failed statements must not hold it: see log_min_error_statement.
-	var statement string
-	if err := conn.QueryRow(ctx,
-		"SELECT format('%s ROLE %I LOGIN NOINHERIT PASSWORD %L', $1::text, $2::text, $3::text)", verb, role, password,
-	).Scan(&statement); err != nil {
-		return fmt.Errorf("prepare role %s: %w", role, err)
+	verifier, err := scramVerifier(password)
+	if err != nil {
+		return fmt.Errorf("role %s: %w", role, err)
 	}
-	if _, err := conn.Exec(ctx, statement); err != nil {
+	// Role statements take no parameters; a verifier needs no quoting.
+	statement := fmt.Sprintf("%s ROLE %s LOGIN NOINHERIT PASSWORD '%s'", verb, quote(role), verifier)
+	_, err = conn.Exec(ctx, statement)
+	var refused *pgconn.PgError
+	if exists && errors.As(err, &refused) && refused.Code == insufficientPrivilege {
+		return fmt.Errorf("ALTER role %s: %w: another administrator made it: use that one, or let it GRANT the role to this one WITH ADMIN OPTION", role, err)
+	}
+	if err != nil {
 		return fmt.Errorf("%s role %s: %w", verb, role, err)
 	}
 	return nil

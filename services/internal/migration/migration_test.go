@@ -1,20 +1,26 @@
 package migration_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"testing/fstest"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/services/internal/eventlog"
 	"github.com/marketplane/marketplane/services/internal/migration"
+	"github.com/marketplane/marketplane/services/internal/postgres/local"
 	"github.com/marketplane/marketplane/services/internal/testkit"
 )
 
@@ -224,5 +230,69 @@ func TestRunsOfOneInstallationWaitForEachOther(t *testing.T) {
 		if err := <-results; err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A server that logs every statement with its parameters learns no password.
+func TestNoPasswordReachesTheServersLog(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "marketplane-test-") //nolint:usetesting // PostgreSQL's own user must get there
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	server, err := local.Start(t.Context(), local.Options{Dir: dir, Ephemeral: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+		defer cancel()
+		if err := server.Stop(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	pool, err := pgxpool.New(t.Context(), server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	for _, statement := range []string{"ALTER SYSTEM SET log_statement = 'all'", "SELECT pg_reload_conf()"} {
+		if _, err := pool.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, password := range []string{"hunter2-first", "hunter2-second"} {
+		err := migration.Apply(t.Context(), server.URL(), migration.Plan{
+			Installation: "0a", Events: eventlog.Migrations(), AdoptEvents: eventlog.Adopt,
+			Schemas: []migration.Schema{{Service: contract.ComponentAuth, Password: password, Migrations: things}},
+		}, testkit.Logger(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := url.Parse(server.URL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.User = url.UserPassword(contract.DatabaseRole("0a", contract.ComponentAuth), password)
+		conn, err := pgx.Connect(t.Context(), u.String())
+		if err != nil {
+			t.Fatalf("sign in with the password: %v", err)
+		}
+		if err := conn.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	log, err := os.ReadFile(filepath.Join(dir, "postgres.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"CREATE ROLE", "ALTER ROLE"} {
+		if !bytes.Contains(log, []byte(want)) {
+			t.Errorf("the server logs no %s: this test sees nothing", want)
+		}
+	}
+	if bytes.Contains(log, []byte("hunter2")) {
+		t.Error("the server's log tells a password")
 	}
 }
