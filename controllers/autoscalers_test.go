@@ -85,7 +85,7 @@ func (w *world) scale(object client.Object, replicas int32) {
 func managers(d *appsv1.Deployment) []string {
 	var found []string
 	for _, f := range d.ManagedFields {
-		if strings.Contains(string(f.FieldsV1.Raw), `"f:replicas"`) && f.Subresource != "status" {
+		if strings.Contains(f.FieldsV1.GetRawString(), `"f:replicas"`) && f.Subresource != "status" {
 			found = append(found, f.Manager)
 		}
 	}

@@ -326,14 +326,6 @@ func head(text string, limit int) string {
 	return strings.ToValidUTF8(text[:limit-len("…")], "") + "…"
 }
 
-// tail keeps the end of a text: the last words say why.
-func tail(text string, limit int) string {
-	if len(text) <= limit {
-		return text
-	}
-	return "…" + strings.ToValidUTF8(text[len(text)-limit:], "")
-}
-
 func set(m *v1alpha1.Marketplace, condition string, ok bool, reason, message string) {
 	status := metav1.ConditionFalse
 	if ok {

@@ -104,7 +104,7 @@ func troubleOf(pod *corev1.Pod, component string, template corev1.PodTemplateSpe
 	}
 	if pod.Status.Phase == corev1.PodFailed && pod.Status.Reason != "" {
 		if now.Sub(lastTransition(pod)) < evictionTold {
-			return trouble{rankEvicted, fmt.Sprintf("%s: %s", pod.Status.Reason, tail(pod.Status.Message, maxMessage/2))}
+			return trouble{rankEvicted, fmt.Sprintf("%s: %s", pod.Status.Reason, tail(pod.Status.Message))}
 		}
 		return trouble{rank: rankNone}
 	}
@@ -160,9 +160,9 @@ func containerTrouble(c corev1.ContainerStatus, component string, template corev
 		}
 	case "ErrImagePull", "ImagePullBackOff":
 		cause := strings.TrimSpace(backingOff.ReplaceAllString(waiting.Message, ""))
-		return trouble{rankStart, fmt.Sprintf("image %s of container %s cannot be pulled: %s", c.Image, c.Name, tail(cmp.Or(cause, waiting.Reason), maxMessage/2))}
+		return trouble{rankStart, fmt.Sprintf("image %s of container %s cannot be pulled: %s", c.Image, c.Name, tail(cmp.Or(cause, waiting.Reason)))}
 	}
-	return trouble{rankStart, fmt.Sprintf("container %s cannot start: %s: %s", c.Name, waiting.Reason, tail(waiting.Message, maxMessage/2))}
+	return trouble{rankStart, fmt.Sprintf("container %s cannot start: %s: %s", c.Name, waiting.Reason, tail(waiting.Message))}
 }
 
 // backingOff is what the kubelet says between two attempts, before what it said
@@ -261,5 +261,16 @@ func words(t *corev1.ContainerStateTerminated) string {
 	if message == "" {
 		message = t.Reason
 	}
-	return fmt.Sprintf("it ended with code %d: %s", t.ExitCode, tail(message, maxMessage/2))
+	return fmt.Sprintf("it ended with code %d: %s", t.ExitCode, tail(message))
+}
+
+// maxWords bounds what a pod said, in bytes: its condition says more than that.
+const maxWords = maxMessage / 2
+
+// tail keeps the end of what a pod said: the last words say why.
+func tail(text string) string {
+	if len(text) <= maxWords {
+		return text
+	}
+	return "…" + strings.ToValidUTF8(text[len(text)-maxWords:], "")
 }
