@@ -143,6 +143,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, stderr 
 	if err != nil {
 		return fmt.Errorf("find the cluster: %w", err)
 	}
+	if err := awaitAPIServer(ctx, kubernetes, c.probeAddress, log); err != nil {
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // It is told to stop.
+		}
+		return fmt.Errorf("wait for the API server: %w", err)
+	}
 	mgr, err := newManager(kubernetes, c)
 	if err != nil {
 		return err

@@ -79,7 +79,7 @@ func (r *Reconciler) applyObject(ctx context.Context, m *v1alpha1.Marketplace, m
 		if err := checkOwned(m, key.kind, live); err != nil {
 			return err
 		}
-		if known.digest == digest && known.resourceVersion == versionOf(live) {
+		if known.digest == digest && known.stands(live, u) {
 			return nil
 		}
 		err = r.update(ctx, u, live)
@@ -97,6 +97,32 @@ func (r *Reconciler) applyObject(ctx context.Context, m *v1alpha1.Marketplace, m
 	}
 	mem.applied[key] = appliedRecord{u.GetUID(), digest, versionOf(u), u.GetGeneration()}
 	return seen.renew(key, u)
+}
+
+// stands says whether an object is as it was applied, with the metadata of
+// wanted. A newer version of the same generation has another status, which is
+// not ours, or other metadata.
+func (known appliedRecord) stands(live client.Object, wanted *unstructured.Unstructured) bool {
+	switch {
+	case known.uid != live.GetUID():
+		return false
+	case known.resourceVersion == versionOf(live):
+		return true
+	case known.generation == 0 || known.generation != live.GetGeneration():
+		return false
+	default:
+		return holds(live.GetLabels(), wanted.GetLabels()) && holds(live.GetAnnotations(), wanted.GetAnnotations())
+	}
+}
+
+// holds says whether all that is wanted is there.
+func holds(all, wanted map[string]string) bool {
+	for key, value := range wanted {
+		if found, ok := all[key]; !ok || found != value {
+			return false
+		}
+	}
+	return true
 }
 
 // changed says whether an apply changed anything. A newer version alone does

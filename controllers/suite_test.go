@@ -142,6 +142,8 @@ type world struct {
 	ahead atomic.Int64
 	// intercept stands between the operator and the API server where it is set.
 	intercept atomic.Pointer[interceptor]
+	// log of the operators; errors are logged where it is not set.
+	log logr.Logger
 	// frozen keeps runEverything from running what is applied.
 	frozen atomic.Bool
 }
@@ -201,6 +203,7 @@ func (w *world) startOperator() (stop func()) {
 	skip := true
 	mgr, err := ctrl.NewManager(as, ctrl.Options{
 		Scheme:     shared.scheme,
+		Logger:     w.log,
 		Cache:      controllers.CacheOptions([]string{w.namespace}),
 		Metrics:    metricsserver.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: &skip},
