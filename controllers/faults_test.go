@@ -16,9 +16,14 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/api/v1alpha1"
 	"github.com/marketplane/marketplane/controllers/desired"
 )
@@ -205,5 +210,144 @@ func (w *world) blank(content map[string]any) {
 		case "uid", "resourceVersion", "creationTimestamp", "managedFields", "clusterIP", "clusterIPs", desired.AnnotationConfig:
 			delete(content, key)
 		}
+	}
+}
+
+// An object of someone else's that appears between the look and the apply is
+// not taken over.
+func TestForeignObjectThatAppearsMeanwhile(t *testing.T) {
+	w := newWorld(t)
+	w.runEverything(true)
+	foreign := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "shop-tasks", Namespace: w.namespace},
+		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 1234}}},
+	}
+	var once sync.Once
+	var failed error
+	w.wrap = func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			if strings.HasSuffix(r.URL.Path, "/services/shop-tasks") {
+				once.Do(func() { failed = w.client.Create(w.ctx, foreign) })
+			}
+			return next.RoundTrip(r)
+		})
+	}
+	w.startOperator()
+	m := w.marketplace("shop", "")
+
+	message := w.awaitStalled(m, v1alpha1.ReasonNameTaken)
+	w.must(failed)
+	if !strings.Contains(message, "Service shop-tasks exists and belongs to someone else") {
+		t.Errorf("message = %q", message)
+	}
+	seen := &corev1.Service{}
+	w.must(w.get("shop-tasks", seen))
+	if diff := cmp.Diff(foreign, seen); diff != "" {
+		t.Errorf("the foreign Service was written (-want +got):\n%s", diff)
+	}
+	w.must(w.client.Delete(w.ctx, seen))
+	w.awaitReady(m)
+}
+
+// A pod that crashes, starts and crashes again is told once.
+func TestCrashLoopIsToldOnce(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	m := w.marketplace("shop", "")
+	w.eventually("the database is applied", func() error { return w.get("shop-database", &appsv1.StatefulSet{}) })
+
+	ended := &corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error", Message: "no space left", FinishedAt: metav1.Now()}
+	pod := w.pod("shop-database-0", desired.SelectorLabels(m, contract.ComponentDatabase), "database", nil)
+	pod.Labels[desired.LabelManagedBy] = desired.ManagedBy
+	w.must(w.client.Update(w.ctx, pod))
+	restarts := int32(0)
+	crash := func() {
+		restarts++
+		for _, state := range []corev1.ContainerState{
+			{Terminated: ended},
+			{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff", Message: fmt.Sprintf("back-off %ds", 10*restarts)}},
+			{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}},
+		} {
+			pod.Status.Phase = corev1.PodRunning
+			pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
+				Name: "database", RestartCount: restarts, State: state, LastTerminationState: corev1.ContainerState{Terminated: ended},
+			}}
+			w.must(w.client.Status().Update(w.ctx, pod))
+			w.looked()
+		}
+	}
+	crash()
+	w.must(w.get("shop", m))
+	c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionDatabaseReady)
+	if c.Reason != v1alpha1.ReasonPodFailing || !strings.Contains(c.Message, "no space left") {
+		t.Fatalf("DatabaseReady = %+v", c)
+	}
+	before := w.versions(m)
+	crash()
+	crash()
+	if diff := cmp.Diff(before, w.versions(m)); diff != "" {
+		t.Errorf("the same crash was written anew (-before +after):\n%s", diff)
+	}
+}
+
+// A Marketplace that is deleted while it is being made leaves nothing behind
+// that nobody owns, but the volume that is to be kept; and nothing is made for
+// it afterwards.
+func TestDeletedMidway(t *testing.T) {
+	w := newWorld(t)
+	w.runEverything(true)
+	deleted := make(chan struct{})
+	var once sync.Once
+	w.wrap = func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			// The last of what comes before the migration waits until the
+			// Marketplace is gone.
+			if strings.HasSuffix(r.URL.Path, "/poddisruptionbudgets/shop-messaging") {
+				once.Do(func() { <-deleted })
+			}
+			return next.RoundTrip(r)
+		})
+	}
+	w.startOperator()
+	m := w.marketplace("shop", "")
+	w.eventually("it is half made", func() error { return w.get("shop-messaging", &corev1.Service{}) })
+	w.must(w.client.Delete(w.ctx, m))
+	close(deleted)
+	w.eventually("the last of it is made", func() error { return w.get("shop-messaging", &policyv1.PodDisruptionBudget{}) })
+	w.deleteOwned(m)
+
+	// Another one shows that the operator has looked since.
+	w.awaitReady(w.marketplace("next", ""))
+	for key := range w.inventory() {
+		if !strings.Contains(key, "/next-") && key != "PersistentVolumeClaim/shop-database" {
+			t.Errorf("%s is left", key)
+		}
+	}
+}
+
+// While its namespace is being deleted, a Marketplace waits, and says so where
+// it still can; the operator neither fails nor tries without end.
+func TestNamespaceIsDeletedMeanwhile(t *testing.T) {
+	w := newWorld(t)
+	w.runEverything(true)
+	w.startOperator()
+	m := w.marketplace("shop", "")
+	w.awaitReady(m)
+	w.must(w.client.Delete(w.ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}}))
+	service := &corev1.Service{}
+	w.must(w.get("shop-tasks", service))
+	w.must(w.client.Delete(w.ctx, service))
+	w.eventually("it waits", func() error {
+		w.must(w.get("shop", m))
+		c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionReconciling)
+		if c == nil || !strings.Contains(c.Message, "Service shop-tasks: the namespace is being deleted") {
+			return fmt.Errorf("%+v", c)
+		}
+		return checkConditions(m)
+	})
+	before := w.versions(m)
+	w.looked()
+	if diff := cmp.Diff(before, w.versions(m)); diff != "" {
+		t.Errorf("something was written (-before +after):\n%s", diff)
 	}
 }
