@@ -54,27 +54,25 @@ func (c *cuts) written(name string) int {
 
 var errKilled = errors.New("the operator was killed")
 
-func (c *cuts) wrap(next http.RoundTripper) http.RoundTripper {
-	return roundTripper(func(r *http.Request) (*http.Response, error) {
-		if r.URL.Query().Get("watch") != "" || strings.Contains(r.URL.Path, "/events") {
-			return next.RoundTrip(r)
-		}
-		// New Secrets are named in the body alone.
-		told := []byte(r.URL.Path)
-		if r.Body != nil {
-			body, err := io.ReadAll(r.Body)
-			if err != nil {
-				return nil, err
-			}
-			_ = r.Body.Close()
-			r.Body = io.NopCloser(bytes.NewReader(body))
-			told = append(told, body...)
-		}
-		if !c.passes(told, r.Method != http.MethodGet) {
-			return nil, errKilled
-		}
+func (c *cuts) intercept(r *http.Request, next http.RoundTripper) (*http.Response, error) {
+	if r.URL.Query().Get("watch") != "" || strings.Contains(r.URL.Path, "/events") {
 		return next.RoundTrip(r)
-	})
+	}
+	// New Secrets are named in the body alone.
+	told := []byte(r.URL.Path)
+	if r.Body != nil {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		_ = r.Body.Close()
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		told = append(told, body...)
+	}
+	if !c.passes(told, r.Method != http.MethodGet) {
+		return nil, errKilled
+	}
+	return next.RoundTrip(r)
 }
 
 // passes says whether a request comes through, and counts it if it writes.
@@ -104,7 +102,9 @@ func TestKilledAfterEveryWrite(t *testing.T) {
 	// Many are looked at only when something happens.
 	w.config.LongestPause = 0
 	c := &cuts{limits: map[string]int{"whole": 1000}, writes: map[string]int{}}
-	w.wrap, w.log = c.wrap, logr.FromSlogHandler(slog.DiscardHandler)
+	intercept := interceptor(c.intercept)
+	w.intercept.Store(&intercept)
+	w.log = logr.FromSlogHandler(slog.DiscardHandler)
 	stop := w.startOperator()
 	whole := w.marketplace("whole", "")
 	w.awaitReady(whole)
@@ -130,7 +130,8 @@ func TestKilledAfterEveryWrite(t *testing.T) {
 	stop()
 
 	before := w.secrets()
-	w.wrap, w.log = nil, logr.Logger{}
+	w.intercept.Store(nil)
+	w.log = logr.Logger{}
 	w.startOperator()
 	want := w.shapes(whole)
 	for _, m := range cut {
@@ -224,14 +225,13 @@ func TestForeignObjectThatAppearsMeanwhile(t *testing.T) {
 	}
 	var once sync.Once
 	var failed error
-	w.wrap = func(next http.RoundTripper) http.RoundTripper {
-		return roundTripper(func(r *http.Request) (*http.Response, error) {
-			if strings.HasSuffix(r.URL.Path, "/services/shop-tasks") {
-				once.Do(func() { failed = w.client.Create(w.ctx, foreign) })
-			}
-			return next.RoundTrip(r)
-		})
-	}
+	intercept := interceptor(func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
+		if strings.HasSuffix(r.URL.Path, "/services/shop-tasks") {
+			once.Do(func() { failed = w.client.Create(w.ctx, foreign) })
+		}
+		return next.RoundTrip(r)
+	})
+	w.intercept.Store(&intercept)
 	w.startOperator()
 	m := w.marketplace("shop", "")
 
@@ -298,16 +298,15 @@ func TestDeletedMidway(t *testing.T) {
 	w.runEverything(true)
 	deleted := make(chan struct{})
 	var once sync.Once
-	w.wrap = func(next http.RoundTripper) http.RoundTripper {
-		return roundTripper(func(r *http.Request) (*http.Response, error) {
-			// The last of what comes before the migration waits until the
-			// Marketplace is gone.
-			if strings.HasSuffix(r.URL.Path, "/poddisruptionbudgets/shop-messaging") {
-				once.Do(func() { <-deleted })
-			}
-			return next.RoundTrip(r)
-		})
-	}
+	intercept := interceptor(func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
+		// The last of what comes before the migration waits until the
+		// Marketplace is gone.
+		if strings.HasSuffix(r.URL.Path, "/poddisruptionbudgets/shop-messaging") {
+			once.Do(func() { <-deleted })
+		}
+		return next.RoundTrip(r)
+	})
+	w.intercept.Store(&intercept)
 	w.startOperator()
 	m := w.marketplace("shop", "")
 	w.eventually("it is half made", func() error { return w.get("shop-messaging", &corev1.Service{}) })
