@@ -331,6 +331,30 @@ bus: {external: {urls: ['nats://nats.example.com:14222', 'tls://nats.example.com
 	}
 }
 
+// Pods that still drain use the embedded servers that the spec has replaced.
+func TestFlowsWhileEmbeddedServersLeave(t *testing.T) {
+	const spec = `
+database: {external: {urlSecretRef: {name: db}}}
+bus: {external: {urls: ['nats://nats.example.com:4222']}}
+`
+	objects := desired.Build(marketplace(t, spec), inputs())
+	policies, ends := policiesOf(t, append(objects.All(), objects.Leaving...))
+	for to, port := range map[string]int32{
+		contract.ComponentDatabase: contract.DatabasePort,
+		contract.ComponentBus:      contract.BusPort,
+	} {
+		for _, service := range contract.Services() {
+			if !admitted(t, policies, flow{ends[service], ends[to], corev1.ProtocolTCP, port}) {
+				t.Errorf("%s does not reach the %s that leaves", service, to)
+			}
+		}
+		stranger := end{"market", map[string]string{"app": "stranger"}}
+		if admitted(t, policies, flow{stranger, ends[to], corev1.ProtocolTCP, port}) {
+			t.Errorf("anyone reaches the %s that leaves", to)
+		}
+	}
+}
+
 func TestNetworkPoliciesCanBeTurnedOff(t *testing.T) {
 	policies, _ := policiesOf(t, desired.Build(marketplace(t, "networkPolicy: {disabled: true}"), inputs()).All())
 	if len(policies) > 0 {
