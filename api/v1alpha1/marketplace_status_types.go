@@ -129,10 +129,11 @@ const (
 	// Positive polarity.
 	ConditionDatabaseReady = "DatabaseReady"
 	// ConditionSchemaCurrent is True when the migrations of this release have
-	// run. Positive polarity.
+	// run; Unknown while it cannot be said which are needed. Positive polarity.
 	ConditionSchemaCurrent = "SchemaCurrent"
-	// ConditionBusReady is True when all bus servers are ready. Without them
-	// writes are still taken, and delivery slows down. Positive polarity.
+	// ConditionBusReady is True when all embedded bus servers are ready, or an
+	// external one answers. Without them writes are still taken, and delivery
+	// slows down. Positive polarity.
 	ConditionBusReady = "BusReady"
 	// ConditionAuthAvailable is True when auth runs as the spec asks. Positive
 	// polarity.
@@ -174,7 +175,8 @@ const (
 	ReasonPodFailing = "PodFailing"
 	// ReasonMigrating: the migration Job runs.
 	ReasonMigrating = "Migrating"
-	// ReasonMigrationFailed: the migration Job gave up.
+	// ReasonMigrationFailed: the migration Job gave up; the message says whether
+	// it is made again by itself.
 	ReasonMigrationFailed = "MigrationFailed"
 	// ReasonNameTaken: an object of a needed name belongs to someone else.
 	ReasonNameTaken = "NameTaken"
