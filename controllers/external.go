@@ -161,26 +161,34 @@ func databaseRefs(spec *v1alpha1.ExternalDatabase) []secretRef {
 // load reads the Secrets, unless it has.
 func (s *databaseSource) load(ctx context.Context) error {
 	if s.server != nil || s.facts.problem != nil {
-		return nil
+		return nil //nolint:nilerr // A problem is what was found, not a failure to look.
 	}
+	err := s.read(ctx)
+	s.facts.problem, err = problemOf(err)
+	return err
+}
+
+func (s *databaseSource) read(ctx context.Context) error {
 	spec := s.m.Spec.Database.External
 	refs := databaseRefs(spec)
 	raw, err := s.r.readKey(ctx, s.m, refs[0])
-	if err == nil && len(refs) > 1 {
-		if s.ca, err = s.r.readKey(ctx, s.m, refs[1]); err == nil {
-			err = checkCertificates(refs[1], s.ca)
+	if err != nil {
+		return err
+	}
+	if len(refs) > 1 {
+		if s.ca, err = s.r.readKey(ctx, s.m, refs[1]); err != nil {
+			return err
+		}
+		if err := checkCertificates(refs[1], s.ca); err != nil {
+			return err
 		}
 	}
-	if err == nil {
-		server, parseErr := databaseurl.Parse(string(raw), spec.TLS)
-		if parseErr == nil {
-			s.server = &server
-			return nil
-		}
-		err = refs[0].invalid("the URL cannot be used: %w", parseErr)
+	server, err := databaseurl.Parse(string(raw), spec.TLS)
+	if err != nil {
+		return refs[0].invalid("the URL cannot be used: %w", err)
 	}
-	s.facts.problem, err = problemOf(err)
-	return err
+	s.server = &server
+	return nil
 }
 
 // derive completes a Secret of our own: data holds a password, and gets a URL

@@ -260,7 +260,8 @@ func TestExternalDatabaseTLS(t *testing.T) {
 	w.awaitReady(m)
 	data := w.secretData("shop-database-auth")
 	if data["ca.crt"] != string(authority.PEM) || !strings.HasSuffix(data["url"], "?sslmode=verify-full&sslrootcert=/etc/marketplane/database/ca.crt") {
-		t.Errorf("auth does not verify the server: %s", data["url"][strings.Index(data["url"], "@"):])
+		_, public, _ := strings.Cut(data["url"], "@")
+		t.Errorf("auth does not verify the server: %s", public)
 	}
 }
 

@@ -54,8 +54,14 @@ func TestMigrationRounds(t *testing.T) {
 	}
 	log, last := run(0)
 	want := []made{
-		{"-1", "1m0s"}, {"-2", "3m0s"}, {"-3", "7m0s"}, {"-4", "15m0s"},
-		{"-5", "31m0s"}, {"-6", "1h3m0s"}, {"-7", "2h3m0s"}, {"-8", "3h3m0s"},
+		{"-1", "1m0s"},
+		{"-2", "3m0s"},
+		{"-3", "7m0s"},
+		{"-4", "15m0s"},
+		{"-5", "31m0s"},
+		{"-6", "1h3m0s"},
+		{"-7", "2h3m0s"},
+		{"-8", "3h3m0s"},
 	}
 	if diff := cmp.Diff(want, log); diff != "" {
 		t.Errorf("rounds (-want +got):\n%s", diff)

@@ -184,15 +184,12 @@ func (r *Reconciler) renewSecret(ctx context.Context, m *v1alpha1.Marketplace, k
 		return nil
 	}
 	before := secret.DeepCopy()
-	err := kind.derive(ctx, secret.Data)
-	if p, _ := problemOf(err); p != nil {
-		return nil
-	}
+	problem, err := problemOf(kind.derive(ctx, secret.Data))
 	if err != nil {
 		return fmt.Errorf("derive Secret %s: %w", secret.Name, err)
 	}
-	if maps.EqualFunc(before.Data, secret.Data, bytes.Equal) {
-		return nil
+	if problem != nil || maps.EqualFunc(before.Data, secret.Data, bytes.Equal) {
+		return nil //nolint:nilerr // The problem is reported where it was found.
 	}
 	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
 	if err := r.Client.Patch(ctx, secret, patch, client.FieldOwner(FieldOwner)); err != nil {

@@ -71,6 +71,7 @@ func owner(name string) reach.Owner {
 
 // inBubble runs a prober on a clock of the test's own.
 func inBubble(t *testing.T, test func(t *testing.T, p *reach.Prober, woken func() []string)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		p := reach.NewProber(0)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -104,7 +105,7 @@ func want(t *testing.T, what string, got, want any) {
 }
 
 func TestProberTellsNewsAlone(t *testing.T) {
-	inBubble(t, func(t *testing.T, p *reach.Prober, woken func() []string) {
+	inBubble(t, func(t *testing.T, p *reach.Prober, woken func() []string) { //nolint:thelper // It is the test.
 		target := newFake("a", good)
 		if _, known := p.Last(owner("shop")); known {
 			t.Error("something is known of a target that nobody named")
@@ -150,7 +151,7 @@ func TestProberTellsNewsAlone(t *testing.T) {
 }
 
 func TestProberOverlooksALostPacket(t *testing.T) {
-	inBubble(t, func(t *testing.T, p *reach.Prober, woken func() []string) {
+	inBubble(t, func(t *testing.T, p *reach.Prober, woken func() []string) { //nolint:thelper // It is the test.
 		target := newFake("a", good)
 		p.Watch(owner("shop"), target)
 		woken()
@@ -166,7 +167,7 @@ func TestProberOverlooksALostPacket(t *testing.T) {
 }
 
 func TestProberSharesAndForgets(t *testing.T) {
-	inBubble(t, func(t *testing.T, p *reach.Prober, woken func() []string) {
+	inBubble(t, func(t *testing.T, p *reach.Prober, woken func() []string) { //nolint:thelper // It is the test.
 		one, same := newFake("a", good), newFake("a", gone)
 		p.Watch(owner("shop"), one)
 		woken()
@@ -197,7 +198,7 @@ func TestProberSharesAndForgets(t *testing.T) {
 
 // Servers that do not answer do not hold up those that are new.
 func TestProberBoundsItsWork(t *testing.T) {
-	inBubble(t, func(t *testing.T, p *reach.Prober, woken func() []string) {
+	inBubble(t, func(t *testing.T, p *reach.Prober, woken func() []string) { //nolint:thelper // It is the test.
 		for i := range 200 {
 			silent := newFake(fmt.Sprint("silent-", i), good)
 			silent.takes = time.Hour
