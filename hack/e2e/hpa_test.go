@@ -30,6 +30,9 @@ func TestAutoscalerTakesOverSixPods(t *testing.T) {
 	sizes := watchSizes(t, m)
 	eventually(t, time.Minute, "tasks has 6 pods", m.reaches(sizes, contract.ComponentTasks, 6))
 
+	// window is how long an autoscaler does not ask for fewer pods by default.
+	const window = 5 * time.Minute
+	turnedOn := time.Now()
 	m.change(t, func(s *v1alpha1.MarketplaceSpec) {
 		s.Tasks.Autoscaling = &v1alpha1.CPUAutoscalingSpec{MinReplicas: new(int32(2)), MaxReplicas: 6, TargetCPUUtilizationPercentage: new(int32(70))}
 	})
@@ -53,10 +56,15 @@ func TestAutoscalerTakesOverSixPods(t *testing.T) {
 			t.Errorf("pod %s lacks the annotation", pod.Name)
 		}
 	}
-	// It would take the autoscaler its window of five minutes to ask for fewer.
 	had, err := sizes.of(contract.ComponentTasks)
-	if err != nil || len(had) != 1 || had[0].replicas != 6 {
-		t.Errorf("tasks had the sizes %v (%v), want 6 all the time", had, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range had {
+		// After its window the autoscaler may ask for fewer, by its own decision.
+		if s.replicas != 6 && s.since.Sub(turnedOn) < window {
+			t.Errorf("tasks was asked for %d pods %s after the autoscaler was turned on, want 6", s.replicas, s.since.Sub(turnedOn))
+		}
 	}
 
 	rival := &autoscalingv2.HorizontalPodAutoscaler{
