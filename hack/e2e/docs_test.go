@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,7 +61,7 @@ func (man manual) follow(t *testing.T, name string, variables ...string) {
 		t.Fatalf("the document has no step %q", name)
 	}
 	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", commands)
-	cmd.Dir, cmd.Env = man.dir, append(man.env, variables...)
+	cmd.Dir, cmd.Env = man.dir, slices.Concat(man.env, variables)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	began := time.Now()

@@ -127,7 +127,7 @@ func consumeUntil(t *testing.T, pool *pgxpool.Pool, n int) []uuid.UUID {
 // returns the URL of an empty database in it.
 func startServer(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "marketplane-restore-") // t.TempDir is closed to PostgreSQL's user
+	dir, err := os.MkdirTemp("", "marketplane-restore-") //nolint:usetesting // t.TempDir is closed to PostgreSQL's user
 	if err != nil {
 		t.Fatal(err)
 	}
