@@ -84,10 +84,11 @@ func setConditions(m *v1alpha1.Marketplace, seen observation, p *plan, o outcome
 		if c.state.pending {
 			c.state = stateBefore(m, *c)
 		}
-		set(m, c.condition, c.state.ok, c.state.reason, c.state.message)
+		status := statusOf(c.state.ok)
 		if c.state.unknown {
-			meta.FindStatusCondition(m.Status.Conditions, c.condition).Status = metav1.ConditionUnknown
+			status = metav1.ConditionUnknown
 		}
+		setTo(m, c.condition, status, c.state.reason, c.state.message)
 	}
 	if conflict := scalingConflict(m, seen); conflict != "" {
 		set(m, v1alpha1.ConditionScalingConflict, true, v1alpha1.ReasonAutoscalerConflict, conflict)
@@ -327,10 +328,19 @@ func head(text string, limit int) string {
 }
 
 func set(m *v1alpha1.Marketplace, condition string, ok bool, reason, message string) {
-	status := metav1.ConditionFalse
+	setTo(m, condition, statusOf(ok), reason, message)
+}
+
+func statusOf(ok bool) metav1.ConditionStatus {
 	if ok {
-		status = metav1.ConditionTrue
+		return metav1.ConditionTrue
 	}
+	return metav1.ConditionFalse
+}
+
+// setTo sets a condition at once to what it shall be: on the way over another
+// status it would get a new time at every look, and be written each time.
+func setTo(m *v1alpha1.Marketplace, condition string, status metav1.ConditionStatus, reason, message string) {
 	meta.SetStatusCondition(&m.Status.Conditions, metav1.Condition{
 		Type: condition, Status: status, Reason: reason, Message: head(message, maxMessage), ObservedGeneration: m.Generation,
 	})

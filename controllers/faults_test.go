@@ -350,3 +350,24 @@ func TestNamespaceIsDeletedMeanwhile(t *testing.T) {
 		t.Errorf("something was written (-before +after):\n%s", diff)
 	}
 }
+
+// What waits for someone is told once, and not written again while it waits.
+func TestMissingSecretIsToldOnce(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	m := w.marketplace("shop", "database: {external: {urlSecretRef: {name: elsewhere}}}")
+	w.eventually("it says what is missing", func() error {
+		w.must(w.get("shop", m))
+		c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionDatabaseReady)
+		if c == nil || !strings.Contains(c.Message, "database.external.urlSecretRef") || !strings.Contains(c.Message, "elsewhere") {
+			return fmt.Errorf("%+v", c)
+		}
+		return checkConditions(m)
+	})
+	w.looked()
+	before := w.versions(m)
+	w.looked()
+	if diff := cmp.Diff(before, w.versions(m)); diff != "" {
+		t.Errorf("something was written (-before +after):\n%s", diff)
+	}
+}

@@ -113,7 +113,7 @@ func (b *backends) startPostgres(ctx context.Context, dir string) error {
 		b.postgres = nil
 		return err
 	}
-	b.databaseURL = "postgres://postgres@" + address + "/postgres?sslmode=disable"
+	b.databaseURL = "postgres://postgres:bench@" + address + "/postgres?sslmode=disable"
 	return wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
 		connection, err := pgx.Connect(ctx, b.databaseURL)
 		if err != nil {
