@@ -313,10 +313,12 @@ func TestDeletedMidway(t *testing.T) {
 	w.must(w.client.Delete(w.ctx, m))
 	close(deleted)
 	w.eventually("the last of it is made", func() error { return w.get("shop-messaging", &policyv1.PodDisruptionBudget{}) })
-	w.deleteOwned(m)
 
-	// Another one shows that the operator has looked since.
+	// Another one shows that the operator has looked since: the look that the
+	// deletion met is over, and what it made still is the deleted one's.
 	w.awaitReady(w.marketplace("next", ""))
+	w.deleteOwned(m)
+	w.looked()
 	for key := range w.inventory() {
 		if !strings.Contains(key, "/next-") && key != "PersistentVolumeClaim/shop-database" {
 			t.Errorf("%s is left", key)

@@ -27,7 +27,7 @@ import (
 const (
 	databaseSecret = "shared-database"
 	busSecret      = "shared-bus"
-	busToken       = "bench-bus-token" //nolint:gosec // It guards a server on loopback for a few minutes.
+	busToken       = "bench-bus-token"
 )
 
 // backends are one PostgreSQL and one NATS, which all Marketplaces share.

@@ -87,7 +87,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		if c.dir, err = os.MkdirTemp("", "bench-operator-"); err != nil {
 			return err
 		}
-		defer func() { _ = os.RemoveAll(c.dir) }()
+		defer func() { _ = os.RemoveAll(c.dir) }() //nolint:gosec // G703: it was made just above
 	}
 
 	var (

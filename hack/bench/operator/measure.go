@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -89,7 +90,7 @@ type bench struct {
 }
 
 func measure(ctx context.Context, c config, back *backends, n int) (result, error) {
-	b := bench{config: c, back: back, n: n, dir: filepath.Join(c.dir, fmt.Sprintf("%d", n))}
+	b := bench{config: c, back: back, n: n, dir: filepath.Join(c.dir, strconv.Itoa(n))}
 	r := result{marketplaces: n}
 	if err := os.MkdirAll(b.dir, 0o700); err != nil {
 		return r, err

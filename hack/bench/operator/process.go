@@ -19,7 +19,7 @@ import (
 // process is the operator, running.
 type process struct {
 	command *exec.Cmd
-	done    chan error
+	done    chan struct{}
 	metrics string
 	profile string
 	log     *os.File
@@ -54,8 +54,11 @@ func startOperator(program, kubeconfig, dir string) (*process, error) {
 	if err := command.Start(); err != nil {
 		return nil, err
 	}
-	p := &process{command: command, done: make(chan error, 1), metrics: metrics, profile: profile, log: log}
-	go func() { p.done <- command.Wait() }()
+	p := &process{command: command, done: make(chan struct{}), metrics: metrics, profile: profile, log: log}
+	go func() {
+		defer close(p.done)
+		_ = command.Wait() // How it ended is read from its log.
+	}()
 	return p, nil
 }
 
@@ -73,9 +76,8 @@ func (p *process) stop() {
 // failed returns an error once the operator has ended by itself.
 func (p *process) failed() error {
 	select {
-	case err := <-p.done:
-		p.done <- err
-		return fmt.Errorf("the operator ended: %w; see %s", err, p.log.Name())
+	case <-p.done:
+		return fmt.Errorf("the operator ended: %s", p.command.ProcessState)
 	default:
 		return nil
 	}
