@@ -77,7 +77,7 @@ func (p *process) stop() {
 func (p *process) failed() error {
 	select {
 	case <-p.done:
-		return fmt.Errorf("the operator ended: %s", p.command.ProcessState)
+		return fmt.Errorf("the operator ended: %s; see %s", p.command.ProcessState, p.log.Name())
 	default:
 		return nil
 	}
