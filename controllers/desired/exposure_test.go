@@ -26,18 +26,18 @@ func exposing(t *testing.T, spec string) []desired.Object {
 	return found
 }
 
-func TestExposureGolden(t *testing.T) {
-	tests := map[string]struct {
-		spec string
-		// into is the type that the object must be read into strictly.
-		into any
-	}{
-		"ingress": {
-			spec: "exposure: {hostname: market.example.com, ingress: {}}",
-			into: &networkingv1.Ingress{},
-		},
-		"ingress-tls": {
-			spec: `
+// exposureCases are the ways of being exposed.
+var exposureCases = map[string]struct {
+	spec string
+	// into is the type that the object must be read into strictly.
+	into any
+}{
+	"ingress": {
+		spec: "exposure: {hostname: market.example.com, ingress: {}}",
+		into: &networkingv1.Ingress{},
+	},
+	"ingress-tls": {
+		spec: `
 exposure:
   hostname: market.example.com
   ingress:
@@ -47,10 +47,10 @@ exposure:
       nginx.ingress.kubernetes.io/proxy-read-timeout: "120"
     tls: {secretName: market-tls}
 `,
-			into: &networkingv1.Ingress{},
-		},
-		"http-route": {
-			spec: `
+		into: &networkingv1.Ingress{},
+	},
+	"http-route": {
+		spec: `
 exposure:
   hostname: market.example.com
   httpRoute:
@@ -59,10 +59,12 @@ exposure:
     - {name: public, namespace: infra, sectionName: https, port: 443}
     - {name: internal}
 `,
-			into: &gatewayv1.HTTPRoute{},
-		},
-	}
-	for name, tt := range tests {
+		into: &gatewayv1.HTTPRoute{},
+	},
+}
+
+func TestExposureGolden(t *testing.T) {
+	for name, tt := range exposureCases {
 		t.Run(name, func(t *testing.T) {
 			objects := exposing(t, tt.spec)
 			got := render(t, objects)
