@@ -85,14 +85,19 @@ func (w *world) tells(m *v1alpha1.Marketplace, condition, reason string, words .
 	}
 }
 
-// keepsFromPeople complains if anything that people read without a right to Secrets
-// holds one of the texts.
+// keepsFromPeople complains if anything that people read without a right to
+// Secrets, the operator's log at its most talkative included, holds one of the
+// texts.
 func (w *world) keepsFromPeople(m *v1alpha1.Marketplace, secrets ...string) {
 	w.t.Helper()
 	w.must(w.get(m.Name, m))
 	var events eventsv1.EventList
 	w.must(w.client.List(w.ctx, &events, client.InNamespace(w.namespace)))
-	public := []any{m, events}
+	log := w.logged.String()
+	if log == "" {
+		w.t.Error("nothing of the operator's log is seen")
+	}
+	public := []any{m, events, log}
 	for name, object := range w.inventory() {
 		if !strings.HasPrefix(name, "Secret/") {
 			public = append(public, object)

@@ -104,6 +104,7 @@ func TestKilledAfterEveryWrite(t *testing.T) {
 	c := &cuts{limits: map[string]int{"whole": 1000}, writes: map[string]int{}}
 	intercept := interceptor(c.intercept)
 	w.intercept.Store(&intercept)
+	log := w.log
 	w.log = logr.FromSlogHandler(slog.DiscardHandler)
 	stop := w.startOperator()
 	whole := w.marketplace("whole", "")
@@ -131,7 +132,7 @@ func TestKilledAfterEveryWrite(t *testing.T) {
 
 	before := w.secrets()
 	w.intercept.Store(nil)
-	w.log = logr.Logger{}
+	w.log = log
 	w.startOperator()
 	want := w.shapes(whole)
 	for _, m := range cut {

@@ -191,14 +191,15 @@ func TestKeysAreRotatedOnRequest(t *testing.T) {
 	w.keepsSecret(keys)
 }
 
-// keepsSecret complains about private keys in Events and status.
+// keepsSecret complains about private keys in Events, in the status and in the
+// operator's log.
 func (w *world) keepsSecret(keys contract.SigningKeys) {
 	w.t.Helper()
 	var events eventsv1.EventList
 	w.must(w.client.List(w.ctx, &events, client.InNamespace(w.namespace)))
 	m := &v1alpha1.Marketplace{}
 	w.must(w.get("shop", m))
-	texts := []string{fmt.Sprintf("%+v", m.Status)}
+	texts := []string{fmt.Sprintf("%+v", m.Status), w.logged.String()}
 	for _, e := range events.Items {
 		texts = append(texts, e.Note)
 	}

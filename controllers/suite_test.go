@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -142,10 +143,30 @@ type world struct {
 	ahead atomic.Int64
 	// intercept stands between the operator and the API server where it is set.
 	intercept atomic.Pointer[interceptor]
-	// log of the operators; errors are logged where it is not set.
-	log logr.Logger
+	// log of the operators: all of it goes to logged, and errors to the test's
+	// output, too.
+	log    logr.Logger
+	logged *logBuffer
 	// frozen keeps runEverything from running what is applied.
 	frozen atomic.Bool
+}
+
+// logBuffer holds what was logged.
+type logBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }
 
 // newWorld makes a namespace. Operators are started in it by the test.
@@ -167,8 +188,13 @@ func newWorldAlone(t *testing.T) *world {
 	if err := c.Create(t.Context(), ns); err != nil {
 		t.Fatal(err)
 	}
+	logged := &logBuffer{}
 	return &world{
 		t: t, ctx: t.Context(), client: c, namespace: ns.Name,
+		log: logr.FromSlogHandler(slog.NewMultiHandler(
+			slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}),
+			slog.NewJSONHandler(logged, &slog.HandlerOptions{Level: slog.LevelDebug}))),
+		logged:   logged,
 		loadPort: contract.InternalPort,
 		config: controllers.Config{
 			Release:         contract.Release,
