@@ -4,14 +4,11 @@ import (
 	"context"
 	"fmt"
 
-	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/marketplane/marketplane/api/contract"
@@ -208,60 +205,6 @@ func replacedLater(m *v1alpha1.Marketplace, seen observation, key objectKey) boo
 	}
 	s := exposed(m, seen)
 	return s != nil && !s.ok
-}
-
-// certificateFacts are what is remembered of the Secret with the certificate.
-type certificateFacts struct {
-	name            string
-	uid             types.UID
-	resourceVersion string
-	state           state
-}
-
-// observeCertificate looks whether the Secret of exposure.ingress.tls can be
-// used. It is read again only when it has changed.
-func (r *Reconciler) observeCertificate(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, seen *observation) error {
-	if m.Spec.Exposure == nil || m.Spec.Exposure.Ingress == nil || m.Spec.Exposure.Ingress.TLS == nil {
-		return nil
-	}
-	key := types.NamespacedName{Namespace: m.Namespace, Name: m.Spec.Exposure.Ingress.TLS.SecretName}
-	head := &metav1.PartialObjectMetadata{}
-	head.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
-	err := r.Client.Get(ctx, key, head)
-	known := mem.certificate
-	if err == nil && known.name == key.Name && known.uid == head.UID && known.resourceVersion == head.ResourceVersion {
-		seen.certificate = &known.state
-		return nil
-	}
-	secret := &corev1.Secret{}
-	if err == nil {
-		err = r.Live.Get(ctx, key, secret)
-	}
-	if apierrors.IsNotFound(err) {
-		missing := notYet(v1alpha1.ReasonSecretMissing,
-			"exposure.ingress.tls.secretName: there is no Secret %s yet: make it, with type %s, or let a certificate controller do so",
-			key.Name, corev1.SecretTypeTLS)
-		seen.certificate = &missing
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("look up Secret %s: %w", key, err)
-	}
-	found := certificateState(secret)
-	seen.certificate = &found
-	mem.certificate = certificateFacts{key.Name, secret.UID, secret.ResourceVersion, found}
-	return nil
-}
-
-func certificateState(secret *corev1.Secret) state {
-	for _, key := range []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey} {
-		if len(secret.Data[key]) == 0 {
-			return notYet(v1alpha1.ReasonSecretInvalid,
-				"exposure.ingress.tls.secretName: Secret %s has no key %s; it must be one of type %s",
-				secret.Name, key, corev1.SecretTypeTLS)
-		}
-	}
-	return ready("the certificate is there")
 }
 
 // observeIngresses puts the Ingress, if there is one, into what is seen.

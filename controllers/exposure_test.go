@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -20,6 +21,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/marketplane/marketplane/api/v1alpha1"
+	"github.com/marketplane/marketplane/controllers/internal/testpg"
 )
 
 // awaitExposed waits for what Exposed says, and returns the message.
@@ -104,13 +106,23 @@ func TestIngress(t *testing.T) {
 	wantText(t, w.awaitExposed(m, metav1.ConditionFalse, v1alpha1.ReasonSecretMissing),
 		"exposure.ingress.tls.secretName", "no Secret market-tls", "kubernetes.io/tls")
 	wantURLs(t, m, "https://market.example.com", "wss://market.example.com/v1/ws")
+	certificate, key := testpg.NewAuthority(t).Issue(t, "market.example.com")
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "market-tls", Namespace: w.namespace},
-		Data:       map[string][]byte{"tls.crt": []byte("certificate")},
+		Data:       map[string][]byte{"tls.crt": certificate},
 	}
 	w.must(w.client.Create(w.ctx, secret))
 	wantText(t, w.awaitExposed(m, metav1.ConditionFalse, v1alpha1.ReasonSecretInvalid), "market-tls has no key tls.key")
-	w.edit(secret, func() { secret.Data["tls.key"] = []byte("key") })
+	w.edit(secret, func() { secret.Data["tls.key"] = key })
+	w.awaitExposed(m, metav1.ConditionTrue, v1alpha1.ReasonReady)
+	// The same Secret is good for one host and not for another, and for a time.
+	w.edit(m, func() { m.Spec.Exposure.Hostname = "shop.example.com" })
+	wantText(t, w.awaitExposed(m, metav1.ConditionFalse, v1alpha1.ReasonSecretInvalid), "no certificate for shop.example.com")
+	w.edit(m, func() { m.Spec.Exposure.Hostname = "market.example.com" })
+	w.awaitExposed(m, metav1.ConditionTrue, v1alpha1.ReasonReady)
+	w.ahead.Store(int64(2 * time.Hour))
+	wantText(t, w.awaitExposed(m, metav1.ConditionFalse, v1alpha1.ReasonSecretInvalid), "expired at")
+	w.ahead.Store(0)
 	w.awaitExposed(m, metav1.ConditionTrue, v1alpha1.ReasonReady)
 	w.must(w.client.Delete(w.ctx, secret))
 	w.awaitExposed(m, metav1.ConditionFalse, v1alpha1.ReasonSecretMissing)

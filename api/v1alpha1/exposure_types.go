@@ -38,7 +38,9 @@ type IngressExposure struct {
 // IngressTLS is the certificate for the host name.
 type IngressTLS struct {
 	// secretName of a Secret of type kubernetes.io/tls in the Marketplace's
-	// namespace. It may be made later, by cert-manager for one.
+	// namespace, for exposure.hostname. It may be made later, by cert-manager for
+	// one. Exposed is not True while it is not there, is for another host or has
+	// expired.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
