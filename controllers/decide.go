@@ -101,7 +101,14 @@ func (r *Reconciler) decide(m *v1alpha1.Marketplace, seen observation, messaging
 	} else {
 		p.held = append(p.held, objects.Migration)
 	}
-	p.apply = append(p.apply, objects.Access...)
+	for _, object := range objects.Access {
+		// Whether there shall be one is not known: what there is stays.
+		if _, known := seen.monitored(); !known && keyOf(object) == (objectKey{kindConfigMap, names.Dashboard()}) {
+			p.held = append(p.held, object)
+			continue
+		}
+		p.apply = append(p.apply, object)
+	}
 	if p.migrationState == migrationSucceeded {
 		p.apply = append(p.apply, objects.Workloads...)
 	} else {
@@ -147,6 +154,7 @@ func (p plan) left(m *v1alpha1.Marketplace, seen observation) bool {
 // inputs are what the objects depend on beside the Marketplace.
 func (r *Reconciler) inputs(m *v1alpha1.Marketplace, seen observation, wanted release, s size) desired.Inputs {
 	names := desired.NamesOf(m)
+	monitored, known := seen.monitored()
 	in := desired.Inputs{
 		Installation:      seen.installation,
 		Release:           wanted.version,
@@ -156,7 +164,7 @@ func (r *Reconciler) inputs(m *v1alpha1.Marketplace, seen observation, wanted re
 		MessagingReplicas: s.replicas,
 		Autoscaled:        autoscaledServices(m, seen, s),
 		OperatorNamespace: r.Config.Namespace,
-		Monitored:         seen.served[desired.KindPodMonitor] || seen.served[desired.KindPrometheusRule],
+		Monitored:         monitored || !known,
 	}
 	for name, facts := range seen.secrets {
 		in.Fingerprints[name] = facts.fingerprint

@@ -61,8 +61,8 @@ func ingressState(m *v1alpha1.Marketplace, seen observation) state {
 }
 
 func httpRouteState(m *v1alpha1.Marketplace, seen observation) state {
-	if seen.served == nil {
-		return notYet(v1alpha1.ReasonWaiting, "it is not known which APIs the cluster serves")
+	if _, known := seen.served[desired.KindHTTPRoute]; !known {
+		return notYet(v1alpha1.ReasonWaiting, "it is not known yet whether the cluster serves HTTPRoute; the operator's log says why")
 	}
 	if err := missingAPI(m, seen); err != nil {
 		return notYet(v1alpha1.ReasonAPIMissing, "%s", err.Error())
@@ -87,7 +87,10 @@ func httpRouteState(m *v1alpha1.Marketplace, seen observation) state {
 
 // missingAPI says that the cluster lacks the API of what is asked for.
 func missingAPI(m *v1alpha1.Marketplace, seen observation) error {
-	if e := m.Spec.Exposure; e == nil || e.HTTPRoute == nil || seen.served[desired.KindHTTPRoute] {
+	if e := m.Spec.Exposure; e == nil || e.HTTPRoute == nil {
+		return nil
+	}
+	if served, known := seen.served[desired.KindHTTPRoute]; served || !known {
 		return nil
 	}
 	return stop(v1alpha1.ReasonAPIMissing,

@@ -4,18 +4,22 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
+	"github.com/marketplane/marketplane/api/v1alpha1"
 	"github.com/marketplane/marketplane/controllers/desired"
 )
 
@@ -184,4 +188,47 @@ func TestMonitoringObjects(t *testing.T) {
 	p.uninstall()
 	p.eventuallyNoDashboard()
 	w.awaitReady(m)
+}
+
+// Discovery fails when the operator starts. It does not take the APIs for gone:
+// nothing is deleted, and nobody is told to install what may be there.
+func TestOptionalAPIsThatAreNotKnown(t *testing.T) {
+	w := newWorldAlone(t)
+	p := newPrometheusOperator(w)
+	p.install()
+	w.runEverything(true)
+	stop := w.startOperator()
+	m := w.marketplace("shop", "exposure: {hostname: market.example.com, httpRoute: {parentRefs: [{name: public}]}}")
+	p.eventuallyWatched()
+	w.awaitExposed(m, metav1.ConditionFalse, v1alpha1.ReasonAPIMissing)
+	before := &corev1.ConfigMap{}
+	w.must(w.get("shop-dashboard", before))
+
+	stop()
+	intercept := interceptor(func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
+		for _, kind := range []schema.GroupVersionKind{desired.KindPodMonitor, desired.KindHTTPRoute} {
+			if r.URL.Path == "/apis/"+kind.GroupVersion().String() {
+				return nil, errors.New("discovery fails")
+			}
+		}
+		return next.RoundTrip(r)
+	})
+	w.intercept.Store(&intercept)
+	w.startOperator()
+	wantText(t, w.awaitExposed(m, metav1.ConditionFalse, v1alpha1.ReasonWaiting), "not known yet whether the cluster serves HTTPRoute")
+	w.looked()
+	after := &corev1.ConfigMap{}
+	w.must(w.get("shop-dashboard", after))
+	if diff := cmp.Diff(before.ObjectMeta, after.ObjectMeta); diff != "" {
+		t.Errorf("the dashboard was touched (-before +after):\n%s", diff)
+	}
+	if p.object(desired.KindPodMonitor) == nil || p.object(desired.KindPrometheusRule) == nil {
+		t.Error("the PodMonitor or the PrometheusRule was deleted")
+	}
+
+	w.intercept.Store(nil)
+	w.awaitExposed(m, metav1.ConditionFalse, v1alpha1.ReasonAPIMissing)
+	w.must(p.get("shop", m))
+	w.edit(m, func() { m.Spec.Monitoring.Disabled = true })
+	p.eventuallyNoDashboard()
 }

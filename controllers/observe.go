@@ -75,7 +75,8 @@ type observation struct {
 	// certificate says whether the Secret of exposure.ingress.tls can be used, nil
 	// where none is asked.
 	certificate *state
-	// served are the optional kinds that the cluster has.
+	// served says of optional kinds whether the cluster has them; one that is not
+	// in it is not known.
 	served map[schema.GroupVersionKind]bool
 	// applied says what the operator itself made of the objects: where that is
 	// newer than what was seen, the cache lags behind.

@@ -57,7 +57,9 @@ type requestQueue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 // does not have.
 //
 // It is a source of the controller, which waits for the first look, and runs
-// under the manager, which waits for its end.
+// under the manager, which waits for its end. It does not wait for every answer:
+// a group that cannot be discovered must not keep the operator from the rest of
+// its work. What is not known is left as it is.
 type optionalAPIs struct {
 	cache     cache.Cache
 	discovery discovery.ServerResourcesInterfaceWithContext
@@ -72,7 +74,10 @@ type optionalAPIs struct {
 	// mu is held for reading while objects of an optional kind are read from the
 	// cache: a read of a kind that is being forgotten would begin to watch it
 	// anew, and wait for ever.
-	mu     sync.RWMutex
+	mu sync.RWMutex
+	// served says of a kind whether there is one. Of a kind that is not in it, it
+	// is not known: the API server has not said so far, or its objects could not
+	// be watched.
 	served map[schema.GroupVersionKind]bool
 }
 
@@ -103,7 +108,7 @@ func (a *optionalAPIs) Start(_ context.Context, queue requestQueue) error {
 	return nil
 }
 
-// WaitForSync waits until it is known what there is.
+// WaitForSync waits until it was asked once what there is.
 func (a *optionalAPIs) WaitForSync(ctx context.Context) error {
 	select {
 	case <-a.looked:
@@ -162,14 +167,20 @@ func (a *optionalAPIs) look(ctx context.Context, queue requestQueue) (changed bo
 	}
 	for kind := range optionalKinds {
 		answer, told := answers[kind.GroupVersion()]
-		if !told || serves(answer, kind.Kind) == a.serves(kind) {
+		if !told {
 			continue
 		}
+		before, known := a.serves(kind)
 		var err error
-		if a.serves(kind) {
-			err = a.forget(ctx, kind)
-		} else {
+		switch now := serves(answer, kind.Kind); {
+		case known && now == before:
+			continue
+		case now:
 			err = a.begin(ctx, kind, queue)
+		case known:
+			err = a.forget(ctx, kind)
+		default:
+			a.lacks(kind)
 		}
 		if err != nil {
 			if ctx.Err() == nil {
@@ -177,7 +188,8 @@ func (a *optionalAPIs) look(ctx context.Context, queue requestQueue) (changed bo
 			}
 			continue
 		}
-		a.log.Info("an optional API has come or gone", "kind", kind.String(), "served", a.serves(kind))
+		after, _ := a.serves(kind)
+		a.log.Info("what is known of an optional API has changed", "kind", kind.String(), "served", after)
 		changed = true
 	}
 	return changed
@@ -210,10 +222,17 @@ func serves(answer *metav1.APIResourceList, kind string) bool {
 	return false
 }
 
-func (a *optionalAPIs) serves(kind schema.GroupVersionKind) bool {
+func (a *optionalAPIs) serves(kind schema.GroupVersionKind) (served, known bool) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	return a.served[kind]
+	served, known = a.served[kind]
+	return served, known
+}
+
+func (a *optionalAPIs) lacks(kind schema.GroupVersionKind) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.served[kind] = false
 }
 
 // begin watches the objects of a kind. Only when they are in the cache does it
@@ -240,7 +259,7 @@ func (a *optionalAPIs) begin(ctx context.Context, kind schema.GroupVersionKind, 
 func (a *optionalAPIs) forget(ctx context.Context, kind schema.GroupVersionKind) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.served, kind)
+	a.served[kind] = false
 	if err := a.cache.RemoveInformer(ctx, exampleOf(kind)); err != nil {
 		return fmt.Errorf("end the watch: %w", err)
 	}
@@ -266,7 +285,10 @@ func (a *optionalAPIs) observe(ctx context.Context, seen *observation, ours []cl
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	seen.served = maps.Clone(a.served)
-	for kind := range a.served {
+	for kind, served := range a.served {
+		if !served {
+			continue
+		}
 		objects, err := a.list(ctx, kind, ours)
 		if err != nil {
 			return fmt.Errorf("list %s: %w", kind.Kind, err)
@@ -316,7 +338,22 @@ func exampleOf(kind schema.GroupVersionKind) client.Object {
 	return o
 }
 
-// lacksAPI says whether the cluster does not serve the kind of an object.
+// monitored says whether the cluster has one of the Prometheus Operator's APIs,
+// and whether that is known.
+func (o observation) monitored() (monitored, known bool) {
+	known = true
+	for _, kind := range []schema.GroupVersionKind{desired.KindPodMonitor, desired.KindPrometheusRule} {
+		served, told := o.served[kind]
+		if served {
+			return true, true
+		}
+		known = known && told
+	}
+	return false, known
+}
+
+// lacksAPI says whether the cluster does not serve the kind of an object, as
+// far as is known.
 func (o observation) lacksAPI(object desired.Object) bool {
 	kind := schema.FromAPIVersionAndKind(deref(object.GetAPIVersion()), deref(object.GetKind()))
 	_, optional := optionalKinds[kind]

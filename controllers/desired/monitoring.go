@@ -116,7 +116,7 @@ func (r renderer) dashboard() Object {
 	// The sidecar keeps the dashboards of all namespaces in one folder, by file
 	// name.
 	file := fmt.Sprintf("marketplane_%s_%s.json", r.m.Namespace, r.m.Name)
-	return corev1ac.ConfigMap(r.names.Component("dashboard"), r.m.Namespace).
+	return corev1ac.ConfigMap(r.names.Dashboard(), r.m.Namespace).
 		WithLabels(Labels(r.m, componentMonitoring)).
 		WithLabels(map[string]string{labelDashboard: "1"}).
 		WithOwnerReferences(Owner(r.m)).

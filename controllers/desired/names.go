@@ -45,6 +45,9 @@ func (n Names) Bus() string { return n.Component(contract.ComponentBus) }
 // BusRoutes names the headless Service in which bus servers find each other.
 func (n Names) BusRoutes() string { return n.marketplace + "-bus-routes" }
 
+// Dashboard names the ConfigMap with the Grafana dashboard.
+func (n Names) Dashboard() string { return n.Component("dashboard") }
+
 // Public names the Ingress or the HTTPRoute.
 func (n Names) Public() string { return n.marketplace + "-public" }
 
