@@ -130,7 +130,9 @@ type NetworkPolicySpec struct {
 	// +kubebuilder:validation:MaxItems=32
 	ClientNamespaces []Namespace `json:"clientNamespaces,omitempty"`
 	// monitoringNamespaces are the namespaces whose pods may read metrics from
-	// the internal port, beside the operator's. Default: none.
+	// the internal port, beside the operator's. Default: none, so that nobody
+	// scrapes the pods where policies are enforced until the namespace of the
+	// Prometheus stands here.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=32

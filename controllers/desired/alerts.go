@@ -27,6 +27,9 @@ const (
 	warning  = "warning"
 )
 
+// lately is how long ago what is absent may have been there to be missed.
+const lately = "3d"
+
 // alerts are the rules of one Marketplace. Series of the services carry its
 // namespace and name as namespace and marketplace, those of the operator as
 // marketplace_namespace and marketplace; see the metrics' reference.
@@ -49,12 +52,15 @@ func alerts(namespace, name string) []alert {
 		})
 	}
 
-	// What users notice.
+	// What users notice. Both alerts about what is absent are about what was there
+	// in the last days: where no Prometheus is let in, or the operator is not
+	// scraped, they would tell of that from the first minute on, and of nothing
+	// else.
 	for _, component := range contract.Services() {
 		add("MarketplaneServiceDown", critical, "5m",
-			fmt.Sprintf(`absent(up{%s,component=%q} == 1)`, ours, component),
+			fmt.Sprintf(`absent(up{%[1]s,component=%[2]q} == 1) and on() max(max_over_time(up{%[1]s,component=%[2]q}[%[3]s])) == 1`, ours, component, lately),
 			component+" is down",
-			"No pod of "+component+" could be scraped for 5 minutes: none runs, or Prometheus does not reach them.")
+			"No pod of "+component+" could be scraped for 5 minutes, as one could before: none runs, or Prometheus does not reach them any more.")
 		all[len(all)-1].Labels["component"] = component
 	}
 	add("MarketplaneDatabaseUnreachable", critical, "2m",
@@ -86,9 +92,9 @@ func alerts(namespace, name string) []alert {
 		"it needs someone",
 		"Nothing changes until someone acts; the condition Stalled says what to do.")
 	add("MarketplaneNotTold", warning, "30m",
-		fmt.Sprintf(`absent(marketplane_marketplace_info{%s})`, told),
+		fmt.Sprintf(`absent(marketplane_marketplace_info{%[1]s}) and on() max(max_over_time(marketplane_marketplace_info{%[1]s}[%[2]s])) == 1`, told, lately),
 		"the operator does not tell of it",
-		"No operator's metrics speak of this Marketplace: the operator is down, or is not scraped. What runs goes on running.")
+		"No operator's metrics speak of this Marketplace any more: the operator is down, or is not scraped. What runs goes on running.")
 	add("MarketplaneSessionEndsLate", warning, "5m",
 		fmt.Sprintf(`max by (namespace, marketplace, pod) (marketplane_session_ends_lag_seconds{%s}) > 30`, ours),
 		"a pod does not hear of ended sessions",

@@ -17,10 +17,16 @@ import (
 	"github.com/prometheus/prometheus/util/annotations"
 )
 
-// series is one whose value at minute i is from + i*step.
+// series is one whose value at minute i is from + i*step, up to the minute of
+// its last sample; 0 for the whole hour.
 type series struct {
 	labels     string
 	from, step float64
+	last       int
+}
+
+func line(labels string, from, step float64) series {
+	return series{labels: labels, from: from, step: step}
 }
 
 // sample is a float at a time.
@@ -52,7 +58,11 @@ func newMemory(t *testing.T, all []series) *memory {
 			t.Fatalf("%s: %v", s.labels, err)
 		}
 		var samples []chunks.Sample
-		for i := range hour {
+		minutes := hour
+		if s.last > 0 {
+			minutes = s.last + 1
+		}
+		for i := range minutes {
 			samples = append(samples, sample{int64(i) * time.Minute.Milliseconds(), s.from + float64(i)*s.step})
 		}
 		m.all = append(m.all, storage.NewListSeries(set, samples))
@@ -109,7 +119,7 @@ func told(marketplace string) string {
 func healthy() map[string]series {
 	all := map[string]series{}
 	add := func(metric, labels, more string, from, step float64) {
-		all[metric+"{"+more+"}"] = series{metric + "{" + labels + "," + more + "}", from, step}
+		all[metric+"{"+more+"}"] = line(metric+"{"+labels+","+more+"}", from, step)
 	}
 	for _, component := range []string{"auth", "tasks", "messaging"} {
 		pod := `component="` + component + `",pod="` + component + `-0"`
@@ -147,16 +157,16 @@ func healthy() map[string]series {
 // none of it may fire an alert of the first.
 func rival() []series {
 	return []series{
-		{`up{` + of("rival") + `,component="auth",pod="rival-0"}`, 0, 0},
-		{`marketplane_session_ends_lag_seconds{` + of("rival") + `,pod="rival-0"}`, 0, 60},
-		{`marketplane_bus_connected{` + of("rival") + `,pod="rival-0"}`, 0, 0},
-		{`marketplane_messaging_connections_refused_total{` + of("rival") + `,pod="rival-0"}`, 0, 60},
-		{`marketplane_http_request_duration_seconds_count{` + of("rival") + `,component="auth",status="503"}`, 0, 600},
-		{`marketplane_event_consumer_lag_seconds{` + of("rival") + `,consumer="messaging.inbox"}`, 0, 60},
-		{`marketplane_auth_logins_total{` + of("rival") + `,result="invalid_credentials"}`, 0, 6000},
-		{`marketplane_condition{` + told("rival") + `,type="Ready",status="False"}`, 1, 0},
-		{`marketplane_condition{` + told("rival") + `,type="Stalled",status="True"}`, 1, 0},
-		{`marketplane_marketplace_next_key_rotation_timestamp_seconds{` + told("rival") + `}`, -9000, 0},
+		line(`up{`+of("rival")+`,component="auth",pod="rival-0"}`, 0, 0),
+		line(`marketplane_session_ends_lag_seconds{`+of("rival")+`,pod="rival-0"}`, 0, 60),
+		line(`marketplane_bus_connected{`+of("rival")+`,pod="rival-0"}`, 0, 0),
+		line(`marketplane_messaging_connections_refused_total{`+of("rival")+`,pod="rival-0"}`, 0, 60),
+		line(`marketplane_http_request_duration_seconds_count{`+of("rival")+`,component="auth",status="503"}`, 0, 600),
+		line(`marketplane_event_consumer_lag_seconds{`+of("rival")+`,consumer="messaging.inbox"}`, 0, 60),
+		line(`marketplane_auth_logins_total{`+of("rival")+`,result="invalid_credentials"}`, 0, 6000),
+		line(`marketplane_condition{`+told("rival")+`,type="Ready",status="False"}`, 1, 0),
+		line(`marketplane_condition{`+told("rival")+`,type="Stalled",status="True"}`, 1, 0),
+		line(`marketplane_marketplace_next_key_rotation_timestamp_seconds{`+told("rival")+`}`, -9000, 0),
 	}
 }
 
@@ -181,14 +191,20 @@ func TestAlerts(t *testing.T) {
 		want   []string
 	}{
 		"nothing is the matter": {nil, nil},
-		"a service is not scraped": {
-			map[string]*series{`up{` + auth + `}`: nil},
+		"a service has no pods any more": {
+			map[string]*series{`up{` + auth + `}`: {from: 1, last: hour - 10}},
 			[]string{"MarketplaneServiceDown"},
 		},
-		"a service does not answer": {
-			map[string]*series{`up{` + messaging + `}`: {from: 0}},
+		"a service does not answer any more": {
+			map[string]*series{
+				`up{` + messaging + `}`: {from: 1, last: hour - 10},
+				"new":                   {labels: `up{` + of("shop") + `,component="messaging",pod="messaging-1"}`},
+			},
 			[]string{"MarketplaneServiceDown"},
 		},
+		// Policies let no Prometheus in, or none looks: nobody is woken for that.
+		"a service was never scraped":               {map[string]*series{`up{` + auth + `}`: nil}, nil},
+		"Prometheus never got through to a service": {map[string]*series{`up{` + auth + `}`: {}}, nil},
 		"the database is away": {
 			all("marketplane_session_ends_lag_seconds", 0, 60),
 			[]string{"MarketplaneDatabaseUnreachable", "MarketplaneSessionEndsLate"},
@@ -216,18 +232,19 @@ func TestAlerts(t *testing.T) {
 		"not ready": {
 			map[string]*series{
 				`marketplane_condition{type="Ready",status="True"}`: nil,
-				"new": {`marketplane_condition{` + told("shop") + `,type="Ready",status="Unknown"}`, 1, 0},
+				"new": {labels: `marketplane_condition{` + told("shop") + `,type="Ready",status="Unknown"}`, from: 1},
 			},
 			[]string{"MarketplaneNotReady"},
 		},
 		"stalled": {
-			map[string]*series{"new": {`marketplane_condition{` + told("shop") + `,type="Stalled",status="True"}`, 1, 0}},
+			map[string]*series{"new": {labels: `marketplane_condition{` + told("shop") + `,type="Stalled",status="True"}`, from: 1}},
 			[]string{"MarketplaneStalled"},
 		},
 		"the operator is silent": {
-			map[string]*series{`marketplane_marketplace_info{version="v0.2.0"}`: nil},
+			map[string]*series{`marketplane_marketplace_info{version="v0.2.0"}`: {from: 1, last: hour - 10}},
 			[]string{"MarketplaneNotTold"},
 		},
+		"the operator was never scraped": {map[string]*series{`marketplane_marketplace_info{version="v0.2.0"}`: nil}, nil},
 		"no process does a consumer's work": {
 			map[string]*series{`marketplane_event_consumer_lag_seconds{` + messaging + `,consumer="messaging.inbox"}`: {step: 60}},
 			[]string{"MarketplaneEventsLate"},
@@ -290,7 +307,7 @@ func TestAlerts(t *testing.T) {
 				case change == nil:
 					delete(present, key)
 				case ok:
-					present[key] = series{old.labels, change.from, change.step}
+					present[key] = series{old.labels, change.from, change.step, change.last}
 				default:
 					present[key] = *change
 				}
