@@ -1,11 +1,19 @@
 package contract
 
+import "time"
+
 // PathWebSocket is where messaging serves native clients.
 const PathWebSocket = "/v1/ws"
 
+// WebSocketPing is how often messaging pings a connection on which nothing
+// else comes, and how long, at most, a proxy on the way sees nothing on one
+// that lives. Proxies must be told to wait for several of them.
+const WebSocketPing = 25 * time.Second
+
 // PublicPath says which service answers requests for some paths of the public
 // address. Both sides hold to it: the operator routes no others, and the
-// services serve no others.
+// services serve no others. At /socket.io no service serves anything yet:
+// messaging answers 404 there.
 type PublicPath struct {
 	// Prefix of the paths, by whole segments: /v1/tasks stands for itself and
 	// /v1/tasks/1, and not for /v1/tasksets.
@@ -28,6 +36,7 @@ func PublicPaths() []PublicPath {
 		{Prefix: "/v1/conversations", Component: ComponentMessaging},
 
 		{Prefix: PathWebSocket, Component: ComponentMessaging, WebSocket: true},
+		// Where Socket.IO clients look for a server.
 		{Prefix: "/socket.io", Component: ComponentMessaging, WebSocket: true},
 	}
 }

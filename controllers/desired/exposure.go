@@ -21,9 +21,9 @@ const (
 )
 
 // webSocketIdle is how long a proxy may see nothing on a WebSocket before it
-// closes it. Messaging pings every 25 s, so nothing that lives is idle for
-// longer; an hour is what the documentation of NGINX's controllers advises
-// against their default of a minute, which one lost ping comes close to.
+// closes it. Nothing that lives is idle for longer than contract.WebSocketPing;
+// an hour is what the documentation of NGINX's controllers advises against their
+// default of a minute, which one lost ping comes close to.
 const webSocketIdle = time.Hour
 
 // exposure routes the public paths, and no others, to their services.

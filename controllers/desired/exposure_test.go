@@ -3,13 +3,17 @@ package desired_test
 import (
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	networkingv1 "k8s.io/api/networking/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/controllers/desired"
 )
 
@@ -91,5 +95,39 @@ func TestExposureGolden(t *testing.T) {
 func TestNothingIsExposedUnlessAsked(t *testing.T) {
 	if objects := exposing(t, ""); len(objects) > 0 {
 		t.Errorf("objects:\n%s", render(t, objects))
+	}
+}
+
+// A proxy does not close a connection before messaging has pinged it often:
+// pings may be late, and some lost.
+func TestProxiesWaitForPings(t *testing.T) {
+	const pings = 10
+	annotations := read[networkingv1.Ingress](t, exposing(t, exposureCases["ingress"].spec)[0]).Annotations
+	for _, name := range []string{
+		"nginx.ingress.kubernetes.io/proxy-read-timeout", "nginx.ingress.kubernetes.io/proxy-send-timeout",
+		"nginx.org/proxy-read-timeout", "nginx.org/proxy-send-timeout",
+	} {
+		seconds, err := strconv.Atoi(strings.TrimSuffix(annotations[name], "s"))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if idle := time.Duration(seconds) * time.Second; idle < pings*contract.WebSocketPing {
+			t.Errorf("%s is %s, less than %d pings of %s", name, idle, pings, contract.WebSocketPing)
+		}
+	}
+	// What is no Ingress says that there is no limit.
+	webSockets := 0
+	for _, rule := range read[gatewayv1.HTTPRoute](t, exposing(t, exposureCases["http-route"].spec)[0]).Spec.Rules {
+		if *rule.Matches[0].Path.Value != contract.PathWebSocket {
+			continue
+		}
+		webSockets++
+		if rule.Timeouts == nil || *rule.Timeouts.Request != "0s" || *rule.Timeouts.BackendRequest != "0s" {
+			t.Errorf("timeouts of %s: %+v", contract.PathWebSocket, rule.Timeouts)
+		}
+	}
+	if webSockets != 1 {
+		t.Errorf("%d rules are about %s", webSockets, contract.PathWebSocket)
 	}
 }

@@ -40,7 +40,7 @@ type Options struct {
 	// AuthTimeout is how long a connection may stay unauthenticated: 10 s.
 	AuthTimeout time.Duration
 	// PingInterval is the time between pings, and PingTimeout how long the
-	// answer may take: 25 s and 20 s.
+	// answer may take: contract.WebSocketPing and 20 s.
 	PingInterval, PingTimeout time.Duration
 	// MaxQueued is how many bytes may wait for a client: 256 KiB.
 	MaxQueued int
@@ -53,7 +53,7 @@ func (o Options) withDefaults() Options {
 		o.AuthTimeout = 10 * time.Second
 	}
 	if o.PingInterval == 0 {
-		o.PingInterval = 25 * time.Second
+		o.PingInterval = contract.WebSocketPing
 	}
 	if o.PingTimeout == 0 {
 		o.PingTimeout = 20 * time.Second
