@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes every generated file anew: deepcopy functions, the CRD and the roles
-# from the markers in Go, their copies in the chart, the chart's README,
-# config/manager from the chart, the references of the resource and of the metrics, and the queries' Go code. `make verify` runs it and fails if anything
-# changed.
+# from the markers in Go, their copies in the chart, the chart's README, what is
+# in config/ from the chart, the references of the resource and of the metrics,
+# and the queries' Go code. `make verify` runs it and fails if anything changed.
 set -euo pipefail
 shopt -s nullglob
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -29,6 +29,8 @@ from_markers() {
   tool controller-gen object:headerFile=hack/boilerplate.go.txt paths=./api/v1alpha1
   tool controller-gen crd paths=./api/v1alpha1 output:crd:dir=config/crd/bases
   tool controller-gen rbac:roleName=marketplane-operator paths=./controllers output:rbac:dir=config/rbac
+  tool controller-gen rbac:roleName=marketplane-operator-leader-election paths=. output:rbac:stdout |
+    write config/rbac/leader_election_role.yaml
 }
 
 # The CRD is a template, since Helm never upgrades what lies in crds/. It is
@@ -56,16 +58,28 @@ chart_copies() {
 }
 
 # What `kubectl apply -k` installs is the chart with its default values, less
-# what only Helm needs.
+# what only Helm needs. Of a template with several objects it takes those of one
+# kind.
 render() {
+  local template=$1 kind=$2
   echo "$mark"
-  tool helm template marketplane "$chart" --namespace marketplane-system --show-only "$1" |
-    sed -e '/^# Source: /d' -e '/helm\.sh\/chart: /d' -e '/managed-by: Helm$/d' -e '/^---$/d' -e '/^[[:space:]]*$/d'
+  tool helm template marketplane "$chart" --namespace marketplane-system --show-only "templates/$template.yaml" |
+    awk -v kind="$kind" '
+      function flush() { if (is) printf "%s", document; document = ""; is = 0 }
+      /^---$/ { flush(); next }
+      $0 == "kind: " kind { is = 1 }
+      { document = document $0 "\n" }
+      END { flush() }' |
+    sed -e '/^# Source: /d' -e '/helm\.sh\/chart: /d' -e '/managed-by: Helm$/d' -e '/^[[:space:]]*$/d'
 }
 
 manifests() {
-  render templates/deployment.yaml | write config/manager/deployment.yaml
-  render templates/metrics-service.yaml | write config/manager/metrics-service.yaml
+  render deployment Deployment | write config/manager/deployment.yaml
+  render metrics-service Service | write config/manager/metrics-service.yaml
+  render network-policy NetworkPolicy | write config/manager/network-policy.yaml
+  render service-account ServiceAccount | write config/rbac/service_account.yaml
+  render role ClusterRoleBinding | write config/rbac/role_binding.yaml
+  render leader-election RoleBinding | write config/rbac/leader_election_role_binding.yaml
 }
 
 chart_readme() {

@@ -56,10 +56,28 @@ conform() {
 }
 "$helm" lint --quiet --strict charts/marketplane
 "$helm" template marketplane charts/marketplane | conform
+if "$helm" template marketplane charts/marketplane --set metrics.podMonitor.enabled=true >/dev/null 2>&1; then
+  echo "verify: the chart takes a PodMonitor whose Prometheus its NetworkPolicy shuts out" >&2
+  exit 1
+fi
 for values in charts/marketplane/ci/*-values.yaml; do
   "$helm" lint --quiet --strict --values "$values" charts/marketplane
   "$helm" template marketplane charts/marketplane --values "$values" | conform
 done
 conform config
+
+# The other way to install it: in an image of one's own, which the services run,
+# too.
+step "kustomize"
+kustomize=$(go tool -modfile=hack/tools/go.mod -n kustomize)
+"$kustomize" build config/default | conform
+"$kustomize" build config/samples | conform
+cp -r config "$schemas/config"
+(cd "$schemas/config/default" && "$kustomize" edit set image marketplane/marketplane=registry.example.com/marketplane:1.2.3)
+renamed=$("$kustomize" build "$schemas/config/default" | grep -cE '(image|value): registry\.example\.com/marketplane:1\.2\.3$' || true)
+if [ "$renamed" != 2 ]; then
+  echo "verify: an image that is set in config/default reaches $renamed of 2 places: the operator's own and that of the services" >&2
+  exit 1
+fi
 
 step "done"

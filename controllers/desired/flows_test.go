@@ -2,16 +2,20 @@ package desired_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"sort"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/yaml"
 
 	"github.com/marketplane/marketplane/api/contract"
@@ -359,5 +363,63 @@ func TestNetworkPoliciesCanBeTurnedOff(t *testing.T) {
 	policies, _ := policiesOf(t, desired.Build(marketplace(t, "networkPolicy: {disabled: true}"), inputs()).All())
 	if len(policies) > 0 {
 		t.Errorf("%d policies are made though they are disabled", len(policies))
+	}
+}
+
+// The operator's own policy is the chart's; config/manager holds it as it is by
+// default. Kubelets, which have no namespace, probe the operator, and nobody
+// reads its metrics until the chart is told who may.
+func TestFlowsToTheOperator(t *testing.T) {
+	read := func(file string, into any) {
+		document, err := os.ReadFile(filepath.Join("..", "..", "config", "manager", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := yaml.UnmarshalStrict(document, into); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+	}
+	var policy networkingv1.NetworkPolicy
+	var operator appsv1.Deployment
+	read("network-policy.yaml", &policy)
+	read("deployment.yaml", &operator)
+	ports := map[string]int32{}
+	for _, port := range operator.Spec.Template.Spec.Containers[0].Ports {
+		ports[port.Name] = port.ContainerPort
+	}
+	// Its ports are names, which are the container's, and of TCP where it does not
+	// say more.
+	for _, rule := range policy.Spec.Ingress {
+		for i := range rule.Ports {
+			number, ok := ports[rule.Ports[i].Port.StrVal]
+			if !ok {
+				t.Fatalf("the operator has no port %s", rule.Ports[i].Port)
+			}
+			rule.Ports[i].Port, rule.Ports[i].Protocol = new(intstr.FromInt32(number)), new(corev1.ProtocolTCP)
+		}
+	}
+	to := end{operator.Namespace, operator.Spec.Template.Labels}
+	var got []string
+	for name, from := range map[string]end{
+		"kubelet":         {},
+		"prometheus":      {"monitoring", map[string]string{"app": "prometheus"}},
+		"stranger":        {"elsewhere", map[string]string{"app": "stranger"}},
+		"stranger beside": {operator.Namespace, map[string]string{"app": "stranger"}},
+		"its twin":        to,
+	} {
+		for port, number := range ports {
+			if admitted(t, []networkingv1.NetworkPolicy{policy}, flow{from, to, corev1.ProtocolTCP, number}) {
+				got = append(got, name+": "+port)
+			}
+		}
+	}
+	want := each([]string{"its twin", "kubelet", "prometheus", "stranger", "stranger beside"}, ": probes")
+	sort.Strings(got)
+	sort.Strings(want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("who reaches the operator on which port (-want +got):\n%s", diff)
+	}
+	if !slices.Equal(policy.Spec.PolicyTypes, []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}) {
+		t.Errorf("policy types = %v: what the operator connects to is not listed", policy.Spec.PolicyTypes)
 	}
 }

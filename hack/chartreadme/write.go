@@ -19,8 +19,9 @@ helm upgrade --install marketplane charts/marketplane --namespace marketplane-sy
 helm test marketplane --namespace marketplane-system --logs      # walks through the Marketplace that test.marketplace names
 ` + "```" + `
 
-Upgrading the release upgrades the CustomResourceDefinition too, since it is a template of the chart, and restarts no
-Marketplace. Uninstalling keeps it, and with it every Marketplace; they run on without the operator.
+Upgrading the release upgrades the CustomResourceDefinition too, since it is a template of the chart. It restarts no
+Marketplace of another release than the new operator's. Those that run the operator's own release follow its image: where
+image.repository or image.tag brings them another one, a mirror's for one, their pods are rolled. Uninstalling keeps it, and with it every Marketplace; they run on without the operator.
 
 For production, begin with [ci/high-availability-values.yaml](ci/high-availability-values.yaml); for rights in some
 namespaces alone, with [ci/least-privilege-values.yaml](ci/least-privilege-values.yaml). Every value set in ` + "`ci/`" + ` is rendered
