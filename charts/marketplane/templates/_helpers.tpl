@@ -28,6 +28,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
 {{- end -}}
 
+{{/*
+Where the Marketplace of `helm test` and of the NOTES is: in the first of the
+watched namespaces, if the one that is named is none of them.
+*/}}
+{{- define "marketplane.testNamespace" -}}
+{{- $namespace := .Values.test.marketplace.namespace -}}
+{{- if and .Values.watchNamespaces (not (has $namespace .Values.watchNamespaces)) -}}
+{{- $namespace = first .Values.watchNamespaces -}}
+{{- end -}}
+{{- $namespace -}}
+{{- end -}}
+
 {{/* Both satisfy Pod Security "restricted". */}}
 {{- define "marketplane.podSecurityContext" -}}
 runAsNonRoot: true
