@@ -36,11 +36,10 @@ import (
 // name is the operator's name in Events, field management and leases.
 const name = "marketplane-operator"
 
-// The operator's own environment variables; flags win over them.
-const (
-	envImage         = "MARKETPLANE_IMAGE"
-	envPostgresImage = "MARKETPLANE_POSTGRES_IMAGE"
-)
+// envImage is the one environment variable that the operator reads: in a
+// Deployment its value can be derived from the image of the operator's own
+// container, wherever that comes from. The flag wins over it.
+const envImage = "MARKETPLANE_IMAGE"
 
 // How fast the operator may talk to the API server. The defaults of client-go
 // (5 requests a second) would make hundreds of Marketplaces wait for minutes.
@@ -85,16 +84,12 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (config,
 		c          config
 		namespaces string
 	)
-	postgresImage := getenv(envPostgresImage)
-	if postgresImage == "" {
-		postgresImage = "postgres:17"
-	}
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&c.image, "image", getenv(envImage), "image of the services; by default that of "+envImage)
 	flags.StringVar(&c.previousImage, "previous-image", "", "image of the services of release "+contract.PreviousRelease+
 		"; by default what a Marketplace ran it from before, else that of --image with the tag "+strings.TrimPrefix(contract.PreviousRelease, "v"))
-	flags.StringVar(&c.postgresImage, "postgres-image", postgresImage, "image of embedded databases that name no other")
+	flags.StringVar(&c.postgresImage, "postgres-image", "postgres:17", "image of embedded databases that name no other")
 	flags.StringVar(&c.metricsAddress, "metrics-bind-address", ":8080", "address of the metrics, over plain HTTP; 0 for none")
 	flags.StringVar(&c.probeAddress, "health-probe-bind-address", ":8081", "address of the probes")
 	flags.StringVar(&c.profileAddress, "pprof-bind-address", "0", "address of Go's profiles; 0 for none")

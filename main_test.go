@@ -2,9 +2,13 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"flag"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -26,16 +30,11 @@ func TestParse(t *testing.T) {
 		"defaults": {want: func(*config) {}},
 		"flags win over the environment": {
 			args: []string{"--image=marketplane:v2", "--postgres-image=postgres:16"},
-			env:  map[string]string{envPostgresImage: "postgres:15"},
 			want: func(c *config) { c.image, c.postgresImage = "marketplane:v2", "postgres:16" },
 		},
 		"the image of the release before is elsewhere": {
 			args: []string{"--previous-image=mirror/marketplane:old"},
 			want: func(c *config) { c.previousImage = "mirror/marketplane:old" },
-		},
-		"the environment wins over defaults": {
-			env:  map[string]string{envPostgresImage: "postgres:15"},
-			want: func(c *config) { c.postgresImage = "postgres:15" },
 		},
 		"namespaces": {
 			args: []string{"--watch-namespaces=a, b,,", "--leader-elect", "--log-level=debug"},
@@ -76,6 +75,30 @@ func TestParse(t *testing.T) {
 				t.Errorf("config (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// The documentation has a row for every flag, and for no other.
+func TestFlagsAreDocumented(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("docs", "configuration.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(page), "\n## The operator's flags\n")
+	var help bytes.Buffer
+	if _, err := parse([]string{"--help"}, func(string) string { return "" }, &help); !errors.Is(err, flag.ErrHelp) {
+		t.Fatal(err)
+	}
+	names := func(pattern, text string) []string {
+		var all []string
+		for _, found := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
+			all = append(all, found[1])
+		}
+		slices.Sort(all)
+		return all
+	}
+	if diff := cmp.Diff(names(`(?m)^  -([a-z-]+)`, help.String()), names("(?m)^\\| `--([a-z-]+)` \\|", section)); diff != "" {
+		t.Errorf("flags (-the program's +documented):\n%s", diff)
 	}
 }
 
