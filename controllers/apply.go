@@ -32,6 +32,12 @@ func (r *Reconciler) apply(ctx context.Context, m *v1alpha1.Marketplace, mem *me
 	if m.Spec.Paused {
 		return nil
 	}
+	if p.migrationState == migrationSucceeded {
+		// Before the workloads, whose pods read these Secrets when they start.
+		if err := r.renewPending(ctx, m, mem, seen); err != nil {
+			return errors.Join(err, r.scaleAlone(ctx, m, mem, seen, p.size))
+		}
+	}
 	var errs []error
 	for _, object := range p.apply {
 		key := keyOf(object)

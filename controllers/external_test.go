@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
@@ -271,12 +272,14 @@ func TestExternalDatabaseTLS(t *testing.T) {
 }
 
 // The roles keep their passwords, and the data its installation, wherever the
-// database is; what is embedded stays until nobody uses it.
+// database is. What serves stays where it is until the migration has succeeded,
+// pods that start meanwhile included; what is embedded stays until nobody uses
+// it.
 func TestDatabaseIsMovedThereAndBack(t *testing.T) {
 	pg := externalPostgres(t, testpg.Options{})
 	w := newWorld(t)
 	w.runEverything(false)
-	w.startOperator()
+	stop := w.startOperator()
 	m := w.marketplace("shop", "")
 	first := w.migration("")
 	w.must(w.finishJob(w.ctx, first, true))
@@ -287,6 +290,14 @@ func TestDatabaseIsMovedThereAndBack(t *testing.T) {
 		embedded[name] = w.secretData("shop-database-" + name)
 	}
 	server := func() error { return w.get("shop-database", &appsv1.StatefulSet{}) }
+	staysAt := func(where map[string]map[string]string) {
+		t.Helper()
+		for _, service := range contract.Services() {
+			if !maps.Equal(where[service], w.secretData("shop-database-"+service)) {
+				t.Errorf("%s was led away from the database that it uses", service)
+			}
+		}
+	}
 
 	// A Secret that is not there breaks nothing that runs.
 	w.edit(m, func() {
@@ -297,14 +308,45 @@ func TestDatabaseIsMovedThereAndBack(t *testing.T) {
 	w.tells(m, v1alpha1.ConditionDatabaseReady, v1alpha1.ReasonSecretMissing)
 	w.looked()
 	w.must(server())
-	if diff := cmp.Diff(embedded["auth"], w.secretData("shop-database-auth")); diff != "" {
-		t.Error("auth was led away from the database that it uses")
-	}
+	staysAt(embedded)
 
+	// Nor does a host that is not there, a log-in that is refused, or a migration
+	// that fails.
 	generation := w.generation("shop-auth")
+	w.putSecret("postgres", map[string]string{"url": "postgres://boss:hunter2@127.0.0.1:1/market"})
+	w.tells(m, v1alpha1.ConditionDatabaseReady, v1alpha1.ReasonUnreachable)
+	staysAt(embedded)
+	w.putSecret("postgres", map[string]string{"url": pg.URL("boss", "hunter3", "market", "")})
+	w.tells(m, v1alpha1.ConditionDatabaseReady, v1alpha1.ReasonAuthenticationFailed)
+	staysAt(embedded)
 	w.putSecret("postgres", map[string]string{"url": pg.URL("boss", "hunter2", "market", "")})
 	second := w.migration(first.Name)
+	if got, want := w.secretData("shop-database-admin")["url"], pg.URL("boss", "hunter2", "market", "sslmode=disable"); got != want {
+		t.Error("the migration does not go to the database that the spec names")
+	}
 	w.looked()
+	staysAt(embedded)
+	w.must(w.finishJob(w.ctx, second, false))
+	w.awaitStalled(m, v1alpha1.ReasonMigrationFailed)
+	staysAt(embedded)
+	w.must(w.client.Delete(w.ctx, second, client.PropagationPolicy(metav1.DeletePropagationBackground)))
+	w.eventually("the Job is made anew", func() error {
+		again := &batchv1.Job{}
+		if err := w.get(second.Name, again); err != nil {
+			return err
+		}
+		if again.UID == second.UID {
+			return errors.New("it is the one that failed")
+		}
+		second = again
+		return nil
+	})
+	// Another operator knows where it stands, too.
+	stop()
+	w.startOperator()
+	w.looked()
+	staysAt(embedded)
+	w.must(w.get(second.Name, second))
 	w.must(server())
 	if got := w.generation("shop-auth"); got != generation {
 		t.Error("auth was changed before the external database had its schema")
@@ -335,8 +377,14 @@ func TestDatabaseIsMovedThereAndBack(t *testing.T) {
 	}
 
 	// And back, to the volume that was kept.
+	away := map[string]map[string]string{}
+	for _, service := range contract.Services() {
+		away[service] = w.secretData("shop-database-" + service)
+	}
 	w.edit(m, func() { m.Spec.Database.External = nil })
 	third := w.migration(second.Name)
+	w.looked()
+	staysAt(away)
 	w.must(w.finishJob(w.ctx, third, true))
 	w.awaitReady(m)
 	w.must(server())

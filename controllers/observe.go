@@ -60,6 +60,8 @@ type observation struct {
 	pods map[string][]corev1.Pod
 	// secrets by name; those that are missing or damaged are not there.
 	secrets map[string]secretFacts
+	// pending are the Secrets that lead elsewhere after the migration.
+	pending []secretKind
 	// rivals are others' HorizontalPodAutoscalers of this Marketplace, or of its
 	// workloads, by name.
 	rivals []*autoscalingv2.HorizontalPodAutoscaler
@@ -226,8 +228,7 @@ func (r *Reconciler) observe(ctx context.Context, m *v1alpha1.Marketplace, mem *
 	if err := r.observeBus(ctx, m, mem, &seen); err != nil {
 		return seen, err
 	}
-	seen.secrets, err = r.ensureSecrets(ctx, m, mem, seen.installation, source)
-	return seen, err
+	return seen, r.ensureSecrets(ctx, m, mem, &seen, source)
 }
 
 func (r *Reconciler) observeObjects(ctx context.Context, seen *observation, ours []client.ListOption) error {

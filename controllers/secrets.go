@@ -28,8 +28,11 @@ type secretFacts struct {
 	uid             types.UID
 	resourceVersion string
 	// fingerprint is a digest of its contents, which are random enough that
-	// nobody guesses them from it.
+	// nobody guesses them from it; while it is pending, of those that it shall
+	// have.
 	fingerprint string
+	// pending: what is derived in it is renewed after the migration.
+	pending bool
 	// source is the kind's, at the time when the Secret was as it says.
 	source string
 	// keys are set for the signing keys.
@@ -53,6 +56,10 @@ type secretKind struct {
 	// called for each new Secret, and again when source changes.
 	derive func(ctx context.Context, data map[string][]byte) error
 	source string
+	// afterMigration says that what is derived in a Secret that exists is renewed
+	// once the migration has succeeded, and not before: pods that run, and those
+	// that take their place meanwhile, go on with what they have.
+	afterMigration bool
 	// read takes down what is to be known of the contents, nil where that is
 	// nothing beyond their fingerprint.
 	read func(*corev1.Secret, *secretFacts) error
@@ -75,7 +82,9 @@ func (r *Reconciler) secretKinds(m *v1alpha1.Marketplace, installation string, e
 	}
 	for _, service := range contract.Services() {
 		role := contract.DatabaseRole(installation, service)
-		kinds = append(kinds, databaseLogin(names, names.DatabaseRole(service), service, role, external))
+		kind := databaseLogin(names, names.DatabaseRole(service), service, role, external)
+		kind.afterMigration = true
+		kinds = append(kinds, kind)
 	}
 	if m.Spec.Paused {
 		for i := range kinds {
@@ -117,21 +126,23 @@ func databaseLogin(names desired.Names, name, component, role string, external *
 	return kind
 }
 
-// ensureSecrets makes the Secrets that are missing and returns facts about all
-// by name. Only Secrets that changed since the last time are read.
-func (r *Reconciler) ensureSecrets(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, installation string, external *databaseSource) (map[string]secretFacts, error) {
-	facts := map[string]secretFacts{}
+// ensureSecrets makes the Secrets that are missing and puts facts about all into
+// what is seen. Only Secrets that changed since the last time are read.
+func (r *Reconciler) ensureSecrets(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, seen *observation, external *databaseSource) error {
 	var errs []error
-	for _, kind := range r.secretKinds(m, installation, external) {
+	for _, kind := range r.secretKinds(m, seen.installation, external) {
 		f, err := r.ensureSecret(ctx, m, mem, kind)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		facts[kind.name] = f
+		seen.secrets[kind.name] = f
+		if f.pending {
+			seen.pending = append(seen.pending, kind)
+		}
 	}
-	mem.secrets = facts
-	return facts, errors.Join(errs...)
+	mem.secrets = seen.secrets
+	return errors.Join(errs...)
 }
 
 func (r *Reconciler) ensureSecret(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, kind secretKind) (secretFacts, error) {
@@ -166,36 +177,79 @@ func (r *Reconciler) ensureSecret(ctx context.Context, m *v1alpha1.Marketplace, 
 	if err := checkOwned(m, "Secret", secret); err != nil {
 		return secretFacts{}, err
 	}
-	if err := r.renewSecret(ctx, m, kind, secret); err != nil {
+	renewed, err := r.renewed(ctx, m, kind, secret)
+	if err != nil {
 		return secretFacts{}, err
 	}
-	return factsOf(secret, kind)
+	if renewed != nil && !kind.afterMigration {
+		if err := r.renewSecret(ctx, m, secret, renewed); err != nil {
+			return secretFacts{}, err
+		}
+	}
+	f, err := factsOf(secret, kind)
+	if renewed != nil && kind.afterMigration {
+		f.fingerprint, f.pending = fingerprint(renewed), true
+	}
+	return f, err
 }
 
-// renewSecret brings what is derived in a Secret up to date. While what it is
-// derived from cannot be used, the Secret stays as it is, for those who use it.
-func (r *Reconciler) renewSecret(ctx context.Context, m *v1alpha1.Marketplace, kind secretKind, secret *corev1.Secret) error {
+// renewed returns the contents that a Secret shall have, nil where it has them.
+// While what they are derived from cannot be used, they stay as they are, for
+// those who use them.
+func (r *Reconciler) renewed(ctx context.Context, m *v1alpha1.Marketplace, kind secretKind, secret *corev1.Secret) (map[string][]byte, error) {
 	for _, key := range kind.keys {
 		if len(secret.Data[key]) == 0 {
-			return nil // It is damaged, and reported as that.
+			return nil, nil // It is damaged, and reported as that.
 		}
 	}
 	if kind.derive == nil || m.Spec.Paused {
-		return nil
+		return nil, nil
 	}
-	before := secret.DeepCopy()
-	problem, err := problemOf(kind.derive(ctx, secret.Data))
+	data := maps.Clone(secret.Data)
+	problem, err := problemOf(kind.derive(ctx, data))
 	if err != nil {
-		return fmt.Errorf("derive Secret %s: %w", secret.Name, err)
+		return nil, fmt.Errorf("derive Secret %s: %w", secret.Name, err)
 	}
-	if problem != nil || maps.EqualFunc(before.Data, secret.Data, bytes.Equal) {
-		return nil //nolint:nilerr // The problem is reported where it was found.
+	if problem != nil || maps.EqualFunc(secret.Data, data, bytes.Equal) {
+		return nil, nil //nolint:nilerr // The problem is reported where it was found.
 	}
-	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	return data, nil
+}
+
+func (r *Reconciler) renewSecret(ctx context.Context, m *v1alpha1.Marketplace, secret *corev1.Secret, data map[string][]byte) error {
+	patch := client.MergeFromWithOptions(secret.DeepCopy(), client.MergeFromWithOptimisticLock{})
+	secret.Data = data
 	if err := r.Client.Patch(ctx, secret, patch, client.FieldOwner(FieldOwner)); err != nil {
 		return classify(err, "Secret "+secret.Name)
 	}
 	r.event(m, secret, corev1.EventTypeNormal, "Updated", "Secret %s: leads to the database that the spec names now", secret.Name)
+	return nil
+}
+
+// renewPending renews the Secrets that waited for the migration, once it has
+// succeeded for just what they shall hold.
+func (r *Reconciler) renewPending(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, seen observation) error {
+	for _, kind := range seen.pending {
+		known := seen.secrets[kind.name]
+		secret := &corev1.Secret{}
+		key := types.NamespacedName{Namespace: m.Namespace, Name: kind.name}
+		if err := r.Live.Get(ctx, key, secret); err != nil {
+			return fmt.Errorf("read Secret %s: %w", key, err)
+		}
+		data, err := r.renewed(ctx, m, kind, secret)
+		if err != nil {
+			return err
+		}
+		if secret.UID != known.uid || data == nil || fingerprint(data) != known.fingerprint {
+			return wait(v1alpha1.ReasonWaiting, "Secret %s, or what it is derived from, has just changed", kind.name)
+		}
+		if err := r.renewSecret(ctx, m, secret, data); err != nil {
+			return err
+		}
+		if mem.secrets[kind.name], err = factsOf(secret, kind); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
