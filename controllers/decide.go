@@ -172,6 +172,7 @@ func (r *Reconciler) inputs(m *v1alpha1.Marketplace, seen observation, wanted re
 	// Those of the URL that the services have, which stays while the user's
 	// Secret is gone.
 	in.ExternalDatabasePorts = seen.secrets[names.DatabaseAdmin()].ports
+	in.PortsInUse = portsInUse(names, seen)
 	if keys := seen.keys(names); keys != nil {
 		in.JWKS = keys.jwks
 	}
@@ -182,6 +183,24 @@ func (r *Reconciler) inputs(m *v1alpha1.Marketplace, seen observation, wanted re
 		}
 	}
 	return in
+}
+
+// portsInUse are the ports of external servers that pods of the services reach,
+// those that end and those that a Deployment still makes included.
+func portsInUse(names desired.Names, seen observation) []int32 {
+	var ports []int32
+	for _, service := range contract.Services() {
+		if d := seen.deployment(names, service); d != nil {
+			ports = append(ports, desired.ExternalPorts(d.Spec.Template.Annotations)...)
+		}
+		for i := range seen.pods[service] {
+			pod := &seen.pods[service][i]
+			if pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
+				ports = append(ports, desired.ExternalPorts(pod.Annotations)...)
+			}
+		}
+	}
+	return ports
 }
 
 // replicasOf returns how many pods of a service are wanted where no autoscaler

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +19,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -396,6 +399,70 @@ func TestDatabaseIsMovedThereAndBack(t *testing.T) {
 	if m.Status.Installation != installation {
 		t.Errorf("installation = %s, before %s", m.Status.Installation, installation)
 	}
+}
+
+// The way to external servers that the spec does not name any more is open until
+// the last pod that uses them has ended.
+func TestPolicyLeadsToServersThatAreLeft(t *testing.T) {
+	bus := func() (v1alpha1.BusURL, int32) {
+		address := startNATS(t, func(*natsserver.Options) {})
+		u, err := url.Parse("nats://" + address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		port, err := strconv.ParseInt(u.Port(), 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v1alpha1.BusURL(u.String()), int32(port)
+	}
+	firstBus, firstPort := bus()
+	secondBus, secondPort := bus()
+	w := newWorld(t)
+	w.runEverything(true)
+	w.startOperator()
+	m := w.marketplace("shop", fmt.Sprintf("bus: {external: {urls: [%q]}}", firstBus))
+	w.awaitReady(m)
+	leadsTo := func(want ...int32) {
+		t.Helper()
+		w.eventually(fmt.Sprintf("the policy leads to %d, and no other server", want), func() error {
+			policy := &networkingv1.NetworkPolicy{}
+			if err := w.get("shop-services", policy); err != nil {
+				return err
+			}
+			var got []int32
+			for _, port := range []int32{firstPort, secondPort} {
+				for _, rule := range policy.Spec.Egress {
+					if slices.ContainsFunc(rule.Ports, func(p networkingv1.NetworkPolicyPort) bool { return p.Port.IntVal == port }) {
+						got = append(got, port)
+					}
+				}
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				return errors.New(diff)
+			}
+			return nil
+		})
+	}
+	leadsTo(firstPort)
+
+	d := &appsv1.Deployment{}
+	w.must(w.get("shop-messaging", d))
+	draining := w.runningPod("shop-messaging-old", d.Spec.Template.Labels, "messaging", "10.0.0.1")
+	draining.Annotations, draining.Finalizers = d.Spec.Template.Annotations, []string{"example.com/stays"}
+	w.must(w.client.Update(w.ctx, draining))
+	w.edit(m, func() { m.Spec.Bus.External.URLs = []v1alpha1.BusURL{secondBus} })
+	w.awaitReady(m)
+	leadsTo(firstPort, secondPort)
+	w.must(w.client.Delete(w.ctx, draining))
+	w.looked()
+	leadsTo(firstPort, secondPort)
+
+	w.edit(m, func() { m.Spec.Bus.External = nil })
+	w.awaitReady(m)
+	leadsTo(firstPort)
+	w.edit(draining, func() { draining.Finalizers = nil })
+	leadsTo()
 }
 
 func (w *world) podLabels(component string) map[string]string {

@@ -41,6 +41,9 @@ type Inputs struct {
 	// ExternalDatabasePorts are those of the external database's URL; 5432 where
 	// there is none.
 	ExternalDatabasePorts []int32
+	// PortsInUse are those of external servers that pods which exist reach, by
+	// their AnnotationExternalPorts, whatever the spec names now.
+	PortsInUse []int32
 	// Monitored says that the cluster has one of the Prometheus Operator's APIs:
 	// who has those has a Grafana, too, that looks for dashboards.
 	Monitored bool

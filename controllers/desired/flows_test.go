@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	appsv1ac "k8s.io/client-go/applyconfigurations/apps/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/marketplane/marketplane/api/contract"
@@ -356,6 +357,57 @@ bus: {external: {urls: ['nats://nats.example.com:4222']}}
 		if admitted(t, policies, flow{stranger, ends[to], corev1.ProtocolTCP, port}) {
 			t.Errorf("anyone reaches the %s that leaves", to)
 		}
+	}
+}
+
+// Pods that still serve use the external servers that the spec has replaced, by
+// embedded ones or by others.
+func TestFlowsWhileExternalServersLeave(t *testing.T) {
+	const before = `
+database: {external: {urlSecretRef: {name: db}}}
+bus: {external: {urls: ['nats://nats.example.com:14222']}}
+`
+	in := inputs()
+	in.ExternalDatabasePorts = []int32{6543}
+	objects := desired.Build(marketplace(t, before), in)
+	for _, object := range objects.Workloads {
+		if d, ok := object.(*appsv1ac.DeploymentApplyConfiguration); ok {
+			in.PortsInUse = append(in.PortsInUse, desired.ExternalPorts(d.Spec.Template.Annotations)...)
+		}
+	}
+	in.ExternalDatabasePorts = []int32{contract.DatabasePort}
+	for name, spec := range map[string]string{
+		"for embedded ones": "",
+		"for others": `
+database: {external: {urlSecretRef: {name: other}}}
+bus: {external: {urls: ['nats://other.example.com:4222']}}
+`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := marketplace(t, spec)
+			reaches := func(component string, port int32) bool {
+				policies, ends := policiesOf(t, desired.Build(m, in).All())
+				return admitted(t, policies, flow{ends[component], end{}, corev1.ProtocolTCP, port})
+			}
+			for _, port := range []int32{6543, 14222} {
+				for _, service := range contract.Services() {
+					if !reaches(service, port) {
+						t.Errorf("%s does not reach the server on port %d that it leaves", service, port)
+					}
+				}
+				if reaches(contract.ComponentMigrate, port) {
+					t.Errorf("the migration reaches port %d, which it needs no more", port)
+				}
+			}
+			in := in
+			in.PortsInUse = nil
+			policies, ends := policiesOf(t, desired.Build(m, in).All())
+			for _, port := range []int32{6543, 14222} {
+				if admitted(t, policies, flow{ends[contract.ComponentAuth], end{}, corev1.ProtocolTCP, port}) {
+					t.Errorf("port %d stays open when nobody uses it", port)
+				}
+			}
+		})
 	}
 }
 

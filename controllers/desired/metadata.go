@@ -17,6 +17,11 @@ const (
 	// AnnotationConfig is a checksum, on pod templates, of what a process reads
 	// only at its start.
 	AnnotationConfig = "marketplane.dev/config-checksum"
+
+	// AnnotationExternalPorts tells, on pod templates, the ports of the external
+	// servers that the pods reach: the NetworkPolicy leaves them open while there
+	// is such a pod.
+	AnnotationExternalPorts = "marketplane.dev/external-ports"
 )
 
 // SelectorLabels select the pods of a component. A workload's selector can

@@ -1,9 +1,7 @@
 package desired
 
 import (
-	"net/url"
 	"slices"
-	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -58,7 +56,8 @@ func (r renderer) servicesPolicy() []Object {
 	policy.Spec.
 		WithIngress(public, r.internalIngress()).
 		WithEgress(r.databaseEgress()...).
-		WithEgress(r.busEgress()...)
+		WithEgress(r.busEgress()...).
+		WithEgress(r.leavingEgress()...)
 	return []Object{policy}
 }
 
@@ -135,14 +134,10 @@ func (r renderer) databaseEgress() []*networkingv1ac.NetworkPolicyEgressRuleAppl
 	rules := []*networkingv1ac.NetworkPolicyEgressRuleApplyConfiguration{
 		egress(contract.DatabasePort).WithTo(r.pods(contract.ComponentDatabase)),
 	}
-	if r.m.Spec.Database.External == nil {
-		return rules
+	if ports := r.externalDatabasePorts(); len(ports) > 0 {
+		rules = append(rules, egress(ports...))
 	}
-	ports := r.in.ExternalDatabasePorts
-	if len(ports) == 0 {
-		ports = []int32{contract.DatabasePort}
-	}
-	return append(rules, egress(ports...))
+	return rules
 }
 
 // busEgress leads to the embedded bus, and to an external one by its port.
@@ -150,29 +145,22 @@ func (r renderer) busEgress() []*networkingv1ac.NetworkPolicyEgressRuleApplyConf
 	rules := []*networkingv1ac.NetworkPolicyEgressRuleApplyConfiguration{
 		egress(contract.BusPort).WithTo(r.pods(contract.ComponentBus)),
 	}
-	external := r.m.Spec.Bus.External
-	if external == nil {
-		return rules
+	if ports := r.externalBusPorts(); len(ports) > 0 {
+		rules = append(rules, egress(ports...))
 	}
-	return append(rules, egress(busPorts(external)...))
+	return rules
 }
 
-// busPorts are those of the servers' URLs, each once.
-func busPorts(bus *v1alpha1.ExternalBus) []int32 {
-	var ports []int32
-	for _, address := range bus.URLs {
-		port := int32(contract.BusPort)
-		if u, err := url.Parse(string(address)); err == nil && u.Port() != "" {
-			if n, err := strconv.ParseUint(u.Port(), 10, 16); err == nil {
-				port = int32(n)
-			}
-		}
-		if !slices.Contains(ports, port) {
-			ports = append(ports, port)
-		}
+// leavingEgress leads to external servers that the spec does not name any more,
+// and pods that still serve do.
+func (r renderer) leavingEgress() []*networkingv1ac.NetworkPolicyEgressRuleApplyConfiguration {
+	named := slices.Concat(r.externalDatabasePorts(), r.externalBusPorts())
+	leaving := slices.DeleteFunc(slices.Clone(r.in.PortsInUse), func(port int32) bool { return slices.Contains(named, port) })
+	if len(leaving) == 0 {
+		return nil
 	}
-	slices.Sort(ports)
-	return ports
+	slices.Sort(leaving)
+	return []*networkingv1ac.NetworkPolicyEgressRuleApplyConfiguration{egress(slices.Compact(leaving)...)}
 }
 
 // dnsEgress leads to the cluster's DNS: by its usual ports wherever it is, a

@@ -70,7 +70,9 @@ func (r renderer) deployment(w workload) Object {
 		WithVolumes(configMapVolume("jwks", r.names.JWKS())).
 		WithVolumes(w.volumes...)
 	secrets := slices.Concat([]string{r.names.DatabaseRole(w.component)}, bus.secrets, w.secrets)
-	template := r.template(w.component, r.fingerprints(secrets...), podSpec).WithLabels(w.podLabels)
+	template := r.template(w.component, r.fingerprints(secrets...), podSpec).
+		WithLabels(w.podLabels).
+		WithAnnotations(r.externalPortsAnnotation())
 	r.shape(w.component, w.shape, template)
 	deployment := appsv1ac.Deployment(r.names.Component(w.component), r.m.Namespace).
 		WithLabels(r.workloadLabels(w.component)).
