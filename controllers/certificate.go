@@ -3,7 +3,6 @@ package controllers
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"time"
 
@@ -15,15 +14,44 @@ import (
 	"github.com/marketplane/marketplane/api/v1alpha1"
 )
 
-// certificateFacts are what is remembered of the Secret with the certificate
-// of exposure.ingress.tls. The key is not among them.
+// certificateFacts are what is remembered of the Secret with the certificate.
 type certificateFacts struct {
-	name            string
+	name, hostname  string
 	uid             types.UID
 	resourceVersion string
-	// leaf is the certificate itself, nil where problem says why there is none.
-	leaf    *x509.Certificate
-	problem string
+	// state is what can be told without a clock.
+	state state
+	// from and until are when it is valid.
+	from, until time.Time
+}
+
+// at is the state at a time.
+func (f certificateFacts) at(now time.Time) state {
+	const field = "exposure.ingress.tls.secretName"
+	switch {
+	case !f.state.ok:
+		return f.state
+	case now.Before(f.from):
+		return notYet(v1alpha1.ReasonSecretInvalid,
+			"%s: the certificate in Secret %s is valid from %s only", field, f.name, f.from.UTC().Format(time.RFC3339))
+	case !now.Before(f.until):
+		return notYet(v1alpha1.ReasonSecretInvalid,
+			"%s: the certificate in Secret %s expired at %s: renew it", field, f.name, f.until.UTC().Format(time.RFC3339))
+	default:
+		return f.state
+	}
+}
+
+// due is when the clock alone changes the state; zero where it will not.
+func (f certificateFacts) due(now time.Time) time.Time {
+	switch {
+	case !f.state.ok || !now.Before(f.until):
+		return time.Time{}
+	case now.Before(f.from):
+		return f.from
+	default:
+		return f.until
+	}
 }
 
 // observeCertificate looks whether the Secret of exposure.ingress.tls can be
@@ -36,67 +64,54 @@ func (r *Reconciler) observeCertificate(ctx context.Context, m *v1alpha1.Marketp
 	head := &metav1.PartialObjectMetadata{}
 	head.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
 	err := r.Client.Get(ctx, key, head)
-	if err == nil && !mem.certificate.are(head) {
+	known := mem.certificate
+	if err != nil || known.name != key.Name || known.hostname != m.Spec.Exposure.Hostname ||
+		known.uid != head.UID || known.resourceVersion != head.ResourceVersion {
 		secret := &corev1.Secret{}
-		if err = r.Live.Get(ctx, key, secret); err == nil {
-			mem.certificate = certificateIn(secret)
+		if err == nil {
+			err = r.Live.Get(ctx, key, secret)
 		}
+		if apierrors.IsNotFound(err) {
+			missing := notYet(v1alpha1.ReasonSecretMissing,
+				"exposure.ingress.tls.secretName: there is no Secret %s yet: make it, with type %s, or let a certificate controller do so",
+				key.Name, corev1.SecretTypeTLS)
+			seen.certificate = &missing
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("look up Secret %s: %w", key, err)
+		}
+		known = readCertificate(secret, m.Spec.Exposure.Hostname)
+		mem.certificate = known
 	}
-	if apierrors.IsNotFound(err) {
-		missing := notYet(v1alpha1.ReasonSecretMissing,
-			"exposure.ingress.tls.secretName: there is no Secret %s yet: make it, with type %s, or let a certificate controller do so",
-			key.Name, corev1.SecretTypeTLS)
-		seen.certificate = &missing
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("look up Secret %s: %w", key, err)
-	}
-	state := mem.certificate.stateFor(m.Spec.Exposure.Hostname, seen.at)
-	seen.certificate = &state
+	now := known.at(seen.at)
+	seen.certificate, seen.certificateDue = &now, known.due(seen.at)
 	return nil
 }
 
-// are says whether the facts are those of this very version of a Secret.
-func (c certificateFacts) are(head *metav1.PartialObjectMetadata) bool {
-	return c.name == head.Name && c.uid == head.UID && c.resourceVersion == head.ResourceVersion
-}
-
-func certificateIn(secret *corev1.Secret) certificateFacts {
-	c := certificateFacts{name: secret.Name, uid: secret.UID, resourceVersion: secret.ResourceVersion}
+// readCertificate takes down what is to be known of a certificate for hostname.
+// Who signed it is for clients to judge.
+func readCertificate(secret *corev1.Secret, hostname string) certificateFacts {
+	f := certificateFacts{name: secret.Name, hostname: hostname, uid: secret.UID, resourceVersion: secret.ResourceVersion}
+	invalid := func(format string, args ...any) certificateFacts {
+		f.state = notYet(v1alpha1.ReasonSecretInvalid,
+			"exposure.ingress.tls.secretName: Secret %s %s", secret.Name, fmt.Sprintf(format, args...))
+		return f
+	}
 	for _, key := range []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey} {
 		if len(secret.Data[key]) == 0 {
-			c.problem = fmt.Sprintf("has no key %s; it must be one of type %s", key, corev1.SecretTypeTLS)
-			return c
+			return invalid("has no key %s; it must be one of type %s", key, corev1.SecretTypeTLS)
 		}
 	}
 	pair, err := tls.X509KeyPair(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey])
 	if err != nil {
 		// What it says may quote the key.
-		c.problem = fmt.Sprintf("holds no certificate with its private key, in PEM, under %s and %s", corev1.TLSCertKey, corev1.TLSPrivateKeyKey)
-		return c
+		return invalid("must hold a certificate (%s) and its private key (%s), in PEM", corev1.TLSCertKey, corev1.TLSPrivateKeyKey)
 	}
-	c.leaf = pair.Leaf
-	return c
-}
-
-// stateFor says whether clients of a host take the certificate at a time. Who
-// signed it is theirs to judge: they may know an authority that the operator
-// does not.
-func (c certificateFacts) stateFor(hostname string, now time.Time) state {
-	problem := c.problem
-	if problem == "" {
-		switch err := c.leaf.VerifyHostname(hostname); {
-		case err != nil:
-			problem = fmt.Sprintf("holds no certificate for %s: %s", hostname, err)
-		case now.After(c.leaf.NotAfter):
-			problem = "holds a certificate that expired at " + c.leaf.NotAfter.UTC().Format(time.RFC3339)
-		case now.Before(c.leaf.NotBefore):
-			problem = "holds a certificate that counts only from " + c.leaf.NotBefore.UTC().Format(time.RFC3339)
-		}
+	if err := pair.Leaf.VerifyHostname(hostname); err != nil {
+		return invalid("has a certificate that is not for exposure.hostname: %s", err.Error())
 	}
-	if problem != "" {
-		return notYet(v1alpha1.ReasonSecretInvalid, "exposure.ingress.tls.secretName: Secret %s %s", c.name, problem)
-	}
-	return ready("the certificate is there")
+	f.from, f.until = pair.Leaf.NotBefore, pair.Leaf.NotAfter
+	f.state = ready("the certificate is there")
+	return f
 }

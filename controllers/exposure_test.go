@@ -106,22 +106,39 @@ func TestIngress(t *testing.T) {
 	wantText(t, w.awaitExposed(m, metav1.ConditionFalse, v1alpha1.ReasonSecretMissing),
 		"exposure.ingress.tls.secretName", "no Secret market-tls", "kubernetes.io/tls")
 	wantURLs(t, m, "https://market.example.com", "wss://market.example.com/v1/ws")
-	certificate, key := testpg.NewAuthority(t).Issue(t, "market.example.com")
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "market-tls", Namespace: w.namespace},
-		Data:       map[string][]byte{"tls.crt": certificate},
+		Data:       map[string][]byte{"tls.crt": []byte("certificate")},
 	}
 	w.must(w.client.Create(w.ctx, secret))
-	wantText(t, w.awaitExposed(m, metav1.ConditionFalse, v1alpha1.ReasonSecretInvalid), "market-tls has no key tls.key")
-	w.edit(secret, func() { secret.Data["tls.key"] = key })
+	invalid := func(words ...string) {
+		t.Helper()
+		w.tells(m, v1alpha1.ConditionExposed, v1alpha1.ReasonSecretInvalid, words...)
+	}
+	put := func(certificate, key []byte) {
+		t.Helper()
+		w.edit(secret, func() { secret.Data = map[string][]byte{"tls.crt": certificate, "tls.key": key} })
+	}
+	invalid("market-tls has no key tls.key")
+	put([]byte("certificate"), []byte("hunter2"))
+	invalid("market-tls must hold a certificate (tls.crt) and its private key (tls.key), in PEM")
+	authority := testpg.NewAuthority(t)
+	certificate, key := authority.Issue(t, "market.example.com")
+	elsewhere, elsewhereKey := authority.Issue(t, "elsewhere.example.com")
+	put(certificate, elsewhereKey)
+	invalid("must hold a certificate")
+	put(elsewhere, elsewhereKey)
+	invalid("not for exposure.hostname", "elsewhere.example.com")
+	put(certificate, key)
 	w.awaitExposed(m, metav1.ConditionTrue, v1alpha1.ReasonReady)
-	// The same Secret is good for one host and not for another, and for a time.
-	w.edit(m, func() { m.Spec.Exposure.Hostname = "shop.example.com" })
-	wantText(t, w.awaitExposed(m, metav1.ConditionFalse, v1alpha1.ReasonSecretInvalid), "no certificate for shop.example.com")
+	// It is for another host name once the spec is; and it expires.
+	w.edit(m, func() { m.Spec.Exposure.Hostname = "fair.example.com" })
+	invalid("valid for market.example.com, not fair.example.com")
 	w.edit(m, func() { m.Spec.Exposure.Hostname = "market.example.com" })
 	w.awaitExposed(m, metav1.ConditionTrue, v1alpha1.ReasonReady)
 	w.ahead.Store(int64(2 * time.Hour))
-	wantText(t, w.awaitExposed(m, metav1.ConditionFalse, v1alpha1.ReasonSecretInvalid), "expired at")
+	invalid("market-tls expired at", "renew it")
+	w.keepsFromPeople(m, "hunter2")
 	w.ahead.Store(0)
 	w.awaitExposed(m, metav1.ConditionTrue, v1alpha1.ReasonReady)
 	w.must(w.client.Delete(w.ctx, secret))

@@ -77,6 +77,8 @@ type observation struct {
 	// certificate says whether the Secret of exposure.ingress.tls can be used, nil
 	// where none is asked.
 	certificate *state
+	// certificateDue is when the clock alone changes that; zero where it will not.
+	certificateDue time.Time
 	// served says of optional kinds whether the cluster has them; one that is not
 	// in it is not known.
 	served map[schema.GroupVersionKind]bool

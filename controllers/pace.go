@@ -26,7 +26,7 @@ const (
 )
 
 // pause is how long the operator may leave m alone unless a watch tells of a
-// change, or the time has come for the signing keys.
+// change, or the time has come for the signing keys or for the certificate.
 func (r *Reconciler) pause(m *v1alpha1.Marketplace, seen observation, o outcome) time.Duration {
 	p := idlePause
 	// Whether a pod has failed to become ready is a matter of time.
@@ -42,8 +42,10 @@ func (r *Reconciler) pause(m *v1alpha1.Marketplace, seen observation, o outcome)
 		p = min(p, r.Config.LongestPause)
 	}
 	p = apiwait.Jitter(p, spread)
-	if due := seen.keysDue(); !due.IsZero() {
-		p = min(p, max(due.Sub(r.Now()), firstPause))
+	for _, due := range []time.Time{seen.keysDue(), seen.certificateDue} {
+		if !due.IsZero() {
+			p = min(p, max(due.Sub(r.Now()), firstPause))
+		}
 	}
 	return p
 }
