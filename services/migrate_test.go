@@ -220,19 +220,44 @@ func TestRolesMeetNobodyElse(t *testing.T) {
 	}
 }
 
-// The administrator of one installation does not reach the data of another.
+// The administrator of one installation has no right on the data of another. On
+// PostgreSQL 15 it can take itself one: there, who may make roles may change and
+// join every role that is no superuser, its own or not.
 func TestAdministratorsMeetNobodyElse(t *testing.T) {
 	t.Parallel()
+	const refused = "42501" // insufficient_privilege
 	s := newShared(t)
 	tables, _ := s.tables(t)
-	for _, installation := range s.installations {
+	for n, installation := range s.installations {
 		id := strings.ReplaceAll(installation, "-", "")
 		conn := s.as(t, "boss_"+id, "boss")
 		for _, table := range tables {
 			own := strings.HasPrefix(table.schema, "mp_"+id+"_")
-			refused := code(t, conn, "SELECT FROM "+pgx.Identifier{table.schema, table.name}.Sanitize()+" LIMIT 0") == "42501"
-			if own == refused {
-				t.Errorf("table %s.%s: own %v, refused %v", table.schema, table.name, own, refused)
+			got := code(t, conn, "SELECT FROM "+pgx.Identifier{table.schema, table.name}.Sanitize()+" LIMIT 0")
+			if own != (got != refused) {
+				t.Errorf("table %s.%s: own %v, answer %q", table.schema, table.name, own, got)
+			}
+		}
+
+		var version int
+		if err := conn.QueryRow(t.Context(), "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
+			t.Fatal(err)
+		}
+		want := refused
+		if version < 160000 {
+			want = ""
+		}
+		other := s.installations[1-n]
+		roles := []string{"boss_" + strings.ReplaceAll(other, "-", "")}
+		for _, service := range contract.Services() {
+			roles = append(roles, contract.DatabaseRole(other, service))
+		}
+		for _, role := range roles {
+			role = pgx.Identifier{role}.Sanitize()
+			for _, statement := range []string{"GRANT " + role + " TO CURRENT_USER", "ALTER ROLE " + role + " PASSWORD 'boss'"} {
+				if got := code(t, conn, statement); got != want {
+					t.Errorf("on PostgreSQL %d, %s: answer %q, want %q", version, statement, got, want)
+				}
 			}
 		}
 	}

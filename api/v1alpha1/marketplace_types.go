@@ -125,7 +125,10 @@ type DatabaseSpec struct {
 	External *ExternalDatabase `json:"external,omitempty"`
 	// installation is the id that data from before carries: status.installation
 	// of the Marketplace that made it. Set it to bring up a Marketplace on a
-	// restored backup, or on an external database that served another one.
+	// restored backup, or on an external database that served another one. The
+	// migration hands that data, and the roles that reach it, to this
+	// Marketplace, whoever else uses them: all that share an administrator of an
+	// external database can take each other's.
 	// Default: this Marketplace's UID, or what a kept volume says. It cannot be
 	// changed once the Marketplace has an installation.
 	// +optional
