@@ -116,26 +116,3 @@ func TestKeysState(t *testing.T) {
 		})
 	}
 }
-
-// The operator looks again when time alone changes something about the keys.
-func TestPauseEndsWhenKeysAreDue(t *testing.T) {
-	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	r := &Reconciler{Now: func() time.Time { return now }}
-	tests := map[string]struct {
-		due      time.Time
-		min, max time.Duration
-	}{
-		"nothing is due": {time.Time{}, idlePause, idlePause + idlePause/10},
-		"due in a month": {now.AddDate(0, 1, 0), idlePause, idlePause + idlePause/10},
-		"due soon":       {now.Add(time.Minute), time.Minute, time.Minute},
-		"due just now":   {now, firstPause, firstPause},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			seen := observation{rotation: &rotation.Plan{Due: tt.due}}
-			if got := r.pause(&v1alpha1.Marketplace{}, seen, outcome{}); got < tt.min || got > tt.max {
-				t.Errorf("pause = %s, want %s to %s", got, tt.min, tt.max)
-			}
-		})
-	}
-}

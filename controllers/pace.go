@@ -26,8 +26,9 @@ const (
 )
 
 // pause is how long the operator may leave m alone unless a watch tells of a
-// change, or the time has come for the signing keys or for the certificate.
-func (r *Reconciler) pause(m *v1alpha1.Marketplace, seen observation, o outcome) time.Duration {
+// change, or the time has come for the signing keys, for the certificate or for
+// another try of the migration.
+func (r *Reconciler) pause(m *v1alpha1.Marketplace, seen observation, attempt migration, o outcome) time.Duration {
 	p := idlePause
 	// Whether a pod has failed to become ready is a matter of time.
 	if o.stalled != nil || o.waiting != nil || meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionReconciling) ||
@@ -42,8 +43,11 @@ func (r *Reconciler) pause(m *v1alpha1.Marketplace, seen observation, o outcome)
 		p = min(p, r.Config.LongestPause)
 	}
 	p = apiwait.Jitter(p, spread)
-	for _, due := range []time.Time{seen.keysDue(), seen.certificateDue} {
-		if !due.IsZero() {
+	// A time that had passed when the look began has been dealt with, or waits
+	// for something else: for the database, say, of which a watch or the prober
+	// tells.
+	for _, due := range []time.Time{seen.keysDue(), seen.certificateDue, attempt.again} {
+		if due.After(seen.at) {
 			p = min(p, max(due.Sub(r.Now()), firstPause))
 		}
 	}

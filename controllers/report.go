@@ -29,11 +29,11 @@ func (r *Reconciler) report(ctx context.Context, m *v1alpha1.Marketplace, seen o
 		o.failed = errors.Join(o.failed, r.writeStatus(ctx, before, m))
 	}
 	if o.failed == nil {
-		pause := r.pause(m, seen, o)
-		if p != nil && !p.attempt.again.IsZero() {
-			pause = min(pause, max(p.attempt.again.Sub(r.Now()), time.Second))
+		var attempt migration
+		if p != nil {
+			attempt = p.attempt
 		}
-		return ctrl.Result{RequeueAfter: pause}, nil
+		return ctrl.Result{RequeueAfter: r.pause(m, seen, attempt, o)}, nil
 	}
 	if ctx.Err() != nil {
 		// The operator stops: whoever comes next looks at everything anew.
