@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -36,9 +38,12 @@ import (
 	"github.com/marketplane/marketplane/api/v1alpha1"
 )
 
-// patience is how long a test waits for what should come. A leader that was
-// killed holds its lease for 15 seconds.
-const patience = 90 * time.Second
+const (
+	// patience is how long a test waits for what should come.
+	patience = 90 * time.Second
+	// leaseDuration is for how long a leader that was killed holds its lease.
+	leaseDuration = 15 * time.Second
+)
 
 // installation is a cluster with the operator's program, CRD and rights.
 type installation struct {
@@ -158,8 +163,30 @@ type operator struct {
 	done    chan struct{}
 	err     error
 	probes  string
-	log     *bytes.Buffer
+	log     *output
 }
+
+// output is what a process writes, to be read while it runs.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// works says whether the operator looks after Marketplaces, which only the
+// leader does.
+func (o *operator) works() bool { return strings.Contains(o.log.String(), "Starting workers") }
 
 // start runs an operator that reaches the API server through a proxy, nil for
 // none.
@@ -177,7 +204,7 @@ func (i *installation) start(through *proxy, args ...string) *operator {
 	var listening net.ListenConfig
 	listener, err := listening.Listen(i.t.Context(), "tcp", "127.0.0.1:0")
 	i.must(err)
-	o := &operator{probes: listener.Addr().String(), done: make(chan struct{}), log: &bytes.Buffer{}}
+	o := &operator{probes: listener.Addr().String(), done: make(chan struct{}), log: &output{}}
 	i.must(listener.Close())
 	args = append([]string{
 		"--image=marketplane:test", "--namespace=" + i.namespace, "--metrics-bind-address=0", "--health-probe-bind-address=" + o.probes,
@@ -335,7 +362,7 @@ func TestAPIServerAway(t *testing.T) {
 		return nil
 	})
 	var exit *exec.ExitError
-	if !errors.As(first.err, &exit) || !bytes.Contains(first.log.Bytes(), []byte("leader election lost")) {
+	if !errors.As(first.err, &exit) || !strings.Contains(first.log.String(), "leader election lost") {
 		t.Errorf("the leader ended with %v, want it to say that it leads no more", first.err)
 	}
 
@@ -368,14 +395,27 @@ func TestAPIServerAway(t *testing.T) {
 	}
 }
 
-// Of two operators one leads; when it is killed, the other one does. Operators
-// of different namespaces do not meet, and a namespace need not be there yet.
+// holder is who holds a lease.
+func (i *installation) holder(lease string) string {
+	i.t.Helper()
+	found := &coordinationv1.Lease{}
+	i.must(i.client.Get(i.t.Context(), client.ObjectKey{Namespace: i.namespace, Name: lease}, found))
+	if found.Spec.HolderIdentity == nil {
+		return ""
+	}
+	return *found.Spec.HolderIdentity
+}
+
+// Of two operators one leads; when it is killed, or told to stop, the other one
+// does. Operators of different namespaces do not meet, and a namespace need not
+// be there yet.
 func TestOperatorsDoNotFight(t *testing.T) {
 	i := install(t)
 	i.makeNamespace("one")
 	leader := i.start(nil, "--watch-namespaces=one", "--leader-election-id=one")
 	i.marketplace("one", "first")
 	i.awaitApplied("one", "first")
+	first := i.holder("one")
 	second := i.start(nil, "--watch-namespaces=one", "--leader-election-id=one")
 	other := i.start(nil, "--watch-namespaces=two", "--leader-election-id=two")
 	for _, o := range []*operator{second, other} {
@@ -389,6 +429,17 @@ func TestOperatorsDoNotFight(t *testing.T) {
 	i.makeNamespace("two")
 	i.marketplace("two", "first")
 	i.awaitApplied("two", "first")
+	i.eventually("the second operator asks to lead", func() error {
+		if !strings.Contains(second.log.String(), "attempting to acquire leader lease") {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	i.marketplace("one", "of-two")
+	i.awaitApplied("one", "of-two")
+	if holder := i.holder("one"); holder != first || second.works() {
+		t.Errorf("while the first operator leads, %s holds the lease, before %s; the second one works: %v", holder, first, second.works())
+	}
 
 	// Nobody looks after the second namespace now.
 	i.must(other.command.Process.Signal(syscall.SIGTERM))
@@ -404,6 +455,29 @@ func TestOperatorsDoNotFight(t *testing.T) {
 	i.awaitApplied("one", "second")
 	if second.ended() {
 		t.Errorf("the second operator ended: %v", second.err)
+	}
+	if holder := i.holder("one"); holder == first || !second.works() {
+		t.Errorf("after the first operator was killed, %s holds the lease, before %s; the second one works: %v", holder, first, second.works())
+	}
+
+	// One that is told to stop gives the lease back: nobody waits for its end.
+	third := i.start(nil, "--watch-namespaces=one", "--leader-election-id=one")
+	i.eventually("the third operator asks to lead", func() error {
+		if !strings.Contains(third.log.String(), "attempting to acquire leader lease") {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	began := time.Now()
+	i.must(second.command.Process.Signal(syscall.SIGTERM))
+	<-second.done
+	if second.err != nil {
+		t.Errorf("an operator that is told to stop ended with %v", second.err)
+	}
+	i.marketplace("one", "third")
+	i.awaitApplied("one", "third")
+	if took := time.Since(began); took >= leaseDuration {
+		t.Errorf("it took %s until another operator had taken over: no sooner than from one that is lost", took)
 	}
 	err := i.client.Get(t.Context(), client.ObjectKey{Namespace: "two", Name: "alone-auth"}, &corev1.Service{})
 	if !apierrors.IsNotFound(err) {

@@ -39,19 +39,26 @@ func (r *Reconciler) apply(ctx context.Context, m *v1alpha1.Marketplace, mem *me
 		}
 	}
 	var errs []error
+	var spared objectKey
 	for _, object := range p.apply {
 		key := keyOf(object)
 		_, applied := mem.applied[key]
 		err := r.applyObject(ctx, m, mem, seen, object, p.size)
 		errs = append(errs, err)
-		if key.kind == kindJob && p.attempt.failed != nil && !applied && err == nil {
-			r.event(m, p.attempt.failed, corev1.EventTypeNormal, "MigrationRetried", "%s", p.attempt.retryEvent(seen, key.name))
+		if key.kind != kindJob || p.attempt.before == nil {
+			continue
+		}
+		if err != nil {
+			// Without a successor it is all that tells how many rounds there were.
+			spared = objectKey{kindJob, p.attempt.before.Name}
+		} else if !applied {
+			r.event(m, p.attempt.before, corev1.EventTypeNormal, "MigrationRetried", "%s", p.attempt.againEvent(seen, key.name))
 		}
 	}
 	if p.migrationState != migrationSucceeded {
 		errs = append(errs, r.scaleAlone(ctx, m, mem, seen, p.size))
 	}
-	errs = append(errs, missingAPI(m, seen), r.prune(ctx, m, mem, seen, p))
+	errs = append(errs, missingAPI(m, seen), r.prune(ctx, m, mem, seen, p, spared))
 	return errors.Join(errs...)
 }
 
@@ -235,13 +242,15 @@ func (r *Reconciler) scaleAlone(ctx context.Context, m *v1alpha1.Marketplace, me
 		key := objectKey{kindDeployment, d.Name}
 		mem.applied[key] = appliedRecord{uid: d.UID, generation: *held.Generation}
 	}
+	r.Changes.Count(kindDeployment, metrics.Updated)
 	r.event(m, d, corev1.EventTypeNormal, "Scaled", "messaging: %s", scalingText(before, to))
 	return nil
 }
 
-// prune deletes what this Marketplace owns and does not want any more.
-func (r *Reconciler) prune(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, seen observation, p plan) error {
-	wanted := map[objectKey]bool{}
+// prune deletes what this Marketplace owns and does not want any more, but what
+// is spared.
+func (r *Reconciler) prune(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, seen observation, p plan, spared objectKey) error {
+	wanted := map[objectKey]bool{spared: true}
 	for _, objects := range [][]desired.Object{p.apply, p.held} {
 		for _, object := range objects {
 			wanted[keyOf(object)] = true

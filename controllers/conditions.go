@@ -68,7 +68,7 @@ func setConditions(m *v1alpha1.Marketplace, seen observation, p *plan, o outcome
 	concerns := []concern{
 		{v1alpha1.ConditionKeysCurrent, keysState(m, seen)},
 		{v1alpha1.ConditionDatabaseReady, databaseState(m, seen)},
-		{v1alpha1.ConditionSchemaCurrent, schemaState(seen, p)},
+		{v1alpha1.ConditionSchemaCurrent, schemaState(m, seen, p)},
 		{v1alpha1.ConditionBusReady, busState(m, names, seen)},
 		{v1alpha1.ConditionAuthAvailable, serviceState(m, seen, p, contract.ComponentAuth)},
 		{v1alpha1.ConditionTasksAvailable, serviceState(m, seen, p, contract.ComponentTasks)},
@@ -230,7 +230,11 @@ func statefulSetState(seen observation, names desired.Names, component string, r
 	return notYet(v1alpha1.ReasonProgressing, "%d of %d servers are ready", s.Status.ReadyReplicas, replicas)
 }
 
-func schemaState(seen observation, p *plan) state {
+// longMigration is how long a migration may run before people are told where to
+// look: it is never ended, since what takes long may be right.
+const longMigration = 10 * time.Minute
+
+func schemaState(m *v1alpha1.Marketplace, seen observation, p *plan) state {
 	if p == nil {
 		return state{
 			reason: v1alpha1.ReasonWaiting, unknown: true,
@@ -253,9 +257,28 @@ func schemaState(seen observation, p *plan) state {
 		if trouble := podTrouble(contract.ComponentMigrate, corev1.PodTemplateSpec{}, podsOfJob(seen, p.migration), seen.at); trouble.rank < rankNone {
 			return notYet(v1alpha1.ReasonPodFailing, "%s", trouble.text)
 		}
+		if job := seen.job(p.migration); job != nil && seen.at.Sub(job.CreationTimestamp.Time) > longMigration {
+			return notYet(v1alpha1.ReasonMigrating, "Job %s has run since %s: kubectl logs job/%s tells what it does, and the server's pg_stat_activity what it waits for",
+				p.migration, date(job.CreationTimestamp.Time), p.migration)
+		}
 		return notYet(v1alpha1.ReasonMigrating, "Job %s runs", p.migration)
 	default:
+		return notMigrating(m, seen, p)
+	}
+}
+
+// notMigrating is the state of the schema where no Job was seen.
+func notMigrating(m *v1alpha1.Marketplace, seen observation, p *plan) state {
+	_, made := seen.applied[objectKey{kindJob, p.migration}]
+	switch {
+	case made:
+		return notYet(v1alpha1.ReasonMigrating, "Job %s runs", p.migration)
+	case m.Spec.Paused:
+		return notYet(v1alpha1.ReasonPaused, "the migration is not begun while spec.paused is set")
+	case !databaseState(m, seen).ok:
 		return notYet(v1alpha1.ReasonWaiting, "the migration waits for the database")
+	default:
+		return notYet(v1alpha1.ReasonMigrating, "Job %s is to be made", p.migration)
 	}
 }
 

@@ -9,13 +9,17 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/marketplane/marketplane/api/contract"
@@ -29,15 +33,16 @@ func (w *world) inventory() map[string]client.Object {
 	w.t.Helper()
 	found := map[string]client.Object{}
 	for kind, list := range map[string]client.ObjectList{
-		"Deployment":            &appsv1.DeploymentList{},
-		"StatefulSet":           &appsv1.StatefulSetList{},
-		"Job":                   &batchv1.JobList{},
-		"Service":               &corev1.ServiceList{},
-		"ConfigMap":             &corev1.ConfigMapList{},
-		"Secret":                &corev1.SecretList{},
-		"PersistentVolumeClaim": &corev1.PersistentVolumeClaimList{},
-		"PodDisruptionBudget":   &policyv1.PodDisruptionBudgetList{},
-		"NetworkPolicy":         &networkingv1.NetworkPolicyList{},
+		"Deployment":              &appsv1.DeploymentList{},
+		"StatefulSet":             &appsv1.StatefulSetList{},
+		"Job":                     &batchv1.JobList{},
+		"Service":                 &corev1.ServiceList{},
+		"ConfigMap":               &corev1.ConfigMapList{},
+		"Secret":                  &corev1.SecretList{},
+		"PersistentVolumeClaim":   &corev1.PersistentVolumeClaimList{},
+		"PodDisruptionBudget":     &policyv1.PodDisruptionBudgetList{},
+		"NetworkPolicy":           &networkingv1.NetworkPolicyList{},
+		"HorizontalPodAutoscaler": &autoscalingv2.HorizontalPodAutoscalerList{},
 	} {
 		w.must(w.client.List(w.ctx, list, client.InNamespace(w.namespace)))
 		objects, err := meta.ExtractList(list)
@@ -223,6 +228,8 @@ func TestRepairs(t *testing.T) {
 		}
 		return nil
 	})
+	w.eventuallyCounted("Secret", metrics.Created)
+	w.eventuallyCounted("Secret", metrics.Repaired)
 
 	// A smaller bus needs no routes any more.
 	w.must(w.get("shop", m))
@@ -269,30 +276,67 @@ func (w *world) counted(kind string, change metrics.Change) float64 {
 }
 
 func TestForeignObjectsAreLeftAlone(t *testing.T) {
-	w := newWorld(t)
-	w.runEverything(true)
-	foreign := &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Name: "shop-tasks", Namespace: w.namespace},
-		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 1234}}},
+	template := corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "theirs"}},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "theirs", Image: "theirs"}}},
 	}
-	w.must(w.client.Create(w.ctx, foreign))
-	w.startOperator()
-	m := w.marketplace("shop", "")
+	foreign := map[string]client.Object{
+		"Service shop-tasks":   &corev1.Service{Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 1234}}}},
+		"Secret shop-signing":  &corev1.Secret{Data: map[string][]byte{contract.FileSigningKeys: []byte("theirs")}},
+		"Deployment shop-auth": &appsv1.Deployment{Spec: appsv1.DeploymentSpec{Selector: metav1.SetAsLabelSelector(template.Labels), Template: template}},
+		"PersistentVolumeClaim shop-database": &corev1.PersistentVolumeClaim{Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{
+				corev1.ResourceStorage: resource.MustParse("1Gi"),
+			}},
+		}},
+	}
+	for what, object := range foreign {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t)
+			w.runEverything(true)
+			_, name, _ := strings.Cut(what, " ")
+			object.SetName(name)
+			object.SetNamespace(w.namespace)
+			w.must(w.client.Create(w.ctx, object))
+			w.startOperator()
+			m := w.marketplace("shop", "")
 
-	message := w.awaitStalled(m, v1alpha1.ReasonNameTaken)
-	if !strings.Contains(message, "Service shop-tasks exists and belongs to someone else") {
-		t.Errorf("message = %q", message)
-	}
-	// All else is made meanwhile.
-	w.eventually("the others run", func() error { return w.get("shop-messaging", &appsv1.Deployment{}) })
-	seen := &corev1.Service{}
-	w.must(w.get("shop-tasks", seen))
-	if diff := cmp.Diff(foreign.ResourceVersion, seen.ResourceVersion); diff != "" {
-		t.Errorf("the foreign Service was written (-want +got):\n%s", diff)
-	}
+			message := w.awaitStalled(m, v1alpha1.ReasonNameTaken)
+			if !strings.Contains(message, what+" exists and belongs to someone else") {
+				t.Errorf("message = %q", message)
+			}
+			w.looked()
+			seen, ok := object.DeepCopyObject().(client.Object)
+			if !ok {
+				t.Fatalf("a copy of a %T is no object", object)
+			}
+			w.must(w.get(name, seen))
+			if diff := cmp.Diff(withoutStatus(t, object), withoutStatus(t, seen)); diff != "" {
+				t.Errorf("it was written (-want +got):\n%s", diff)
+			}
 
-	w.must(w.client.Delete(w.ctx, seen))
-	w.awaitReady(m)
+			// All else is made, meanwhile or once the name is free.
+			seen.SetFinalizers(nil) // nobody here takes away that of volumes in use
+			w.must(w.client.Update(w.ctx, seen))
+			w.must(w.client.Delete(w.ctx, seen))
+			w.awaitReady(m)
+		})
+	}
+}
+
+// withoutStatus is what of an object its owner decides.
+func withoutStatus(t *testing.T, object client.Object) map[string]any {
+	t.Helper()
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	delete(content, "status")
+	for _, field := range []string{"managedFields", "resourceVersion"} {
+		unstructured.RemoveNestedField(content, "metadata", field)
+	}
+	return content
 }
 
 func TestDamagedSecretIsNotOverwritten(t *testing.T) {

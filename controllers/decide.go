@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -76,7 +77,11 @@ func (r *Reconciler) decide(m *v1alpha1.Marketplace, seen observation, messaging
 	p := plan{releases: releases, size: messaging}
 	in := r.inputs(m, seen, p.releases.wanted, p.size)
 	usable := databaseState(m, seen).ok
-	p.attempt = decideMigration(seen, desired.MigrationName(m, in), r.Now(), usable)
+	var volume time.Time
+	if claim := seen.volume(names); claim != nil && m.Spec.Database.External == nil {
+		volume = claim.CreationTimestamp.Time
+	}
+	p.attempt = decideMigration(seen, desired.MigrationName(m, in), r.Now(), volume, usable)
 	in.MigrationRound, p.migrationState = p.attempt.round, p.attempt.state
 	objects := desired.Build(m, in)
 	p.migration = *objects.Migration.GetName()

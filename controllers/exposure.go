@@ -28,10 +28,8 @@ func exposed(m *v1alpha1.Marketplace, seen observation) *state {
 		return nil
 	case e.Ingress != nil:
 		s = ingressState(m, seen)
-	case e.HTTPRoute != nil:
+	default: // The API server admits no spec with neither.
 		s = httpRouteState(m, seen)
-	default: // The API server admits no such spec.
-		s = notYet(v1alpha1.ReasonRefused, "exposure needs either ingress or httpRoute")
 	}
 	if s.ok && len(m.Spec.Auth.TrustedProxies) == 0 {
 		s.message += "; all clients count as one address when log-ins fail too often, since auth.trustedProxies does not name the proxy"

@@ -95,17 +95,21 @@ func (r *Reconciler) forgetExternal(m types.NamespacedName) {
 }
 
 // databaseSource is the external database that the spec names. Its Secrets are
-// read when what they say is needed, and not kept.
+// read when what they say is needed; what is kept of them, the prober keeps, to
+// look at the server.
 type databaseSource struct {
 	r      *Reconciler
 	m      *v1alpha1.Marketplace
 	facts  sourceFacts
 	server *databaseurl.Server
 	ca     []byte
+	// unread: it could not be looked what the Secrets say.
+	unread bool
 }
 
 // observeDatabase looks whether what the spec names as external database can
-// be used, and what is known of the server. It returns nil for an embedded one.
+// be used, and what is known of the server. It returns nil for an embedded one,
+// and an unread source with an error.
 func (r *Reconciler) observeDatabase(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, seen *observation) (*databaseSource, error) {
 	owner := proberOwner(client.ObjectKeyFromObject(m), concernDatabase)
 	spec := m.Spec.Database.External
@@ -114,18 +118,19 @@ func (r *Reconciler) observeDatabase(ctx context.Context, m *v1alpha1.Marketplac
 		mem.database = sourceFacts{}
 		return nil, nil
 	}
+	s := &databaseSource{r: r, m: m, unread: true}
 	id, err := r.versionsOf(ctx, m, databaseRefs(spec)...)
 	if err != nil {
-		return nil, err
+		return s, err
 	}
 	if spec.TLS != nil {
 		id += " mode " + string(spec.TLS.Mode)
 	}
-	s := &databaseSource{r: r, m: m, facts: sourceFacts{id: id}}
+	s.facts.id = id
 	if mem.database.id == id {
 		s.facts = mem.database
 	} else if err := s.load(ctx); err != nil {
-		return nil, err
+		return s, err
 	} else {
 		mem.database = s.facts
 		if s.facts.problem != nil {
@@ -134,6 +139,7 @@ func (r *Reconciler) observeDatabase(ctx context.Context, m *v1alpha1.Marketplac
 			r.prober.Watch(owner, reach.Database{Server: *s.server, CA: s.ca, Namespace: m.Namespace})
 		}
 	}
+	s.unread = false
 	seen.database = &external{problem: s.facts.problem}
 	seen.database.found, seen.database.looked = r.prober.Last(owner)
 	return s, nil

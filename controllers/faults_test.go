@@ -16,7 +16,6 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -94,31 +93,61 @@ func (c *cuts) passes(told []byte, writes bool) bool {
 }
 
 // The operator is killed after its first write for a Marketplace, after its
-// second one, and so on: whatever is there then, the next one brings it to
-// where an operator brings it that lives.
+// second one, and so on, while it makes it: whatever is there then, the next one
+// brings it to where an operator brings it that lives.
 func TestKilledAfterEveryWrite(t *testing.T) {
 	w := newWorld(t)
+	w.killAfterEveryWrite("", nil)
+}
+
+// The same while it changes one that is ready: to another release, with another
+// one who decides on replicas, and to a smaller bus.
+func TestKilledAfterEveryWriteOfAChange(t *testing.T) {
+	w := newWorld(t)
+	spec := "{version: " + contract.PreviousRelease + ", bus: {embedded: {replicas: 3}}}"
+	w.killAfterEveryWrite(spec, func(m *v1alpha1.Marketplace) {
+		m.Spec.Version = contract.Release
+		m.Spec.Auth.Autoscaling = &v1alpha1.CPUAutoscalingSpec{MaxReplicas: 4}
+		m.Spec.Bus.Embedded.Replicas = 1
+	})
+}
+
+// killAfterEveryWrite makes Marketplaces of this spec and, unless change is nil,
+// changes them once they are ready; one operator lives through it, and those
+// after it are killed after so many writes.
+func (w *world) killAfterEveryWrite(spec string, change func(*v1alpha1.Marketplace)) {
+	w.t.Helper()
 	w.runEverything(true)
 	// Many are looked at only when something happens.
-	w.config.LongestPause = 0
-	c := &cuts{limits: map[string]int{"whole": 1000}, writes: map[string]int{}}
+	w.longestPause = 0
+	c := &cuts{limits: map[string]int{}, writes: map[string]int{}}
 	intercept := interceptor(c.intercept)
 	w.intercept.Store(&intercept)
 	log := w.log
 	w.log = logr.FromSlogHandler(slog.DiscardHandler)
 	stop := w.startOperator()
-	whole := w.marketplace("whole", "")
+	begin := func(name string, writes int) *v1alpha1.Marketplace {
+		w.t.Helper()
+		if change == nil {
+			c.limit(name, writes)
+			return w.marketplace(name, spec)
+		}
+		m := w.marketplace(name, spec)
+		w.awaitReady(m)
+		c.limit(name, writes)
+		w.edit(m, func() { change(m) })
+		return m
+	}
+	whole := begin("whole", 1000)
 	w.awaitReady(whole)
 	writes := c.written("whole")
-	if least := len(w.shapes(whole)); writes < least {
-		t.Fatalf("%d writes were seen for %d objects", writes, least)
+	if least := len(w.shapes(whole)); change == nil && writes < least {
+		w.t.Fatalf("%d writes were seen for %d objects", writes, least)
 	}
 
 	var cut []*v1alpha1.Marketplace
 	for k := 1; k <= writes; k++ {
-		name := fmt.Sprintf("cut%02d", k)
-		c.limit(name, k)
-		cut = append(cut, w.marketplace(name, ""))
+		cut = append(cut, begin(fmt.Sprintf("cut%02d", k), k))
 	}
 	for k, m := range cut {
 		w.eventually(m.Name+" is cut off, or complete", func() error {
@@ -138,13 +167,13 @@ func TestKilledAfterEveryWrite(t *testing.T) {
 	for _, m := range cut {
 		w.awaitReady(m)
 		if diff := cmp.Diff(want, w.shapes(m)); diff != "" {
-			t.Errorf("%s: objects, against those of an operator that lives (-want +got):\n%s", m.Name, diff)
+			w.t.Errorf("%s: objects, against those of an operator that lives (-want +got):\n%s", m.Name, diff)
 		}
 	}
 	after := w.secrets()
 	for name, data := range before {
 		if diff := cmp.Diff(data, after[name]); diff != "" {
-			t.Errorf("the contents of Secret %s were replaced", name)
+			w.t.Errorf("the contents of Secret %s were replaced", name)
 		}
 	}
 }
@@ -248,47 +277,6 @@ func TestForeignObjectThatAppearsMeanwhile(t *testing.T) {
 	}
 	w.must(w.client.Delete(w.ctx, seen))
 	w.awaitReady(m)
-}
-
-// A pod that crashes, starts and crashes again is told once.
-func TestCrashLoopIsToldOnce(t *testing.T) {
-	w := newWorld(t)
-	w.startOperator()
-	m := w.marketplace("shop", "")
-	w.eventually("the database is applied", func() error { return w.get("shop-database", &appsv1.StatefulSet{}) })
-
-	ended := &corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error", Message: "no space left", FinishedAt: metav1.Now()}
-	pod := w.pod("shop-database-0", desired.SelectorLabels(m, contract.ComponentDatabase), "database", nil)
-	pod.Labels[desired.LabelManagedBy] = desired.ManagedBy
-	w.must(w.client.Update(w.ctx, pod))
-	restarts := int32(0)
-	crash := func() {
-		restarts++
-		for _, state := range []corev1.ContainerState{
-			{Terminated: ended},
-			{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff", Message: fmt.Sprintf("back-off %ds", 10*restarts)}},
-			{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}},
-		} {
-			pod.Status.Phase = corev1.PodRunning
-			pod.Status.ContainerStatuses = []corev1.ContainerStatus{{
-				Name: "database", RestartCount: restarts, State: state, LastTerminationState: corev1.ContainerState{Terminated: ended},
-			}}
-			w.must(w.client.Status().Update(w.ctx, pod))
-			w.looked()
-		}
-	}
-	crash()
-	w.must(w.get("shop", m))
-	c := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.ConditionDatabaseReady)
-	if c.Reason != v1alpha1.ReasonPodFailing || !strings.Contains(c.Message, "no space left") {
-		t.Fatalf("DatabaseReady = %+v", c)
-	}
-	before := w.versions(m)
-	crash()
-	crash()
-	if diff := cmp.Diff(before, w.versions(m)); diff != "" {
-		t.Errorf("the same crash was written anew (-before +after):\n%s", diff)
-	}
 }
 
 // A Marketplace that is deleted while it is being made leaves nothing behind

@@ -20,6 +20,7 @@ import (
 	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/api/v1alpha1"
 	"github.com/marketplane/marketplane/controllers/desired"
+	"github.com/marketplane/marketplane/controllers/metrics"
 	"github.com/marketplane/marketplane/controllers/rotation"
 )
 
@@ -203,6 +204,7 @@ func (r *Reconciler) writeKeys(ctx context.Context, m *v1alpha1.Marketplace, mem
 	if err := r.Client.Patch(ctx, secret, patch, client.FieldOwner(FieldOwner)); err != nil {
 		return secretFacts{}, classify(err, "Secret "+key.Name)
 	}
+	r.Changes.Count("Secret", metrics.Updated)
 	r.tellRotation(m, secret, made, p)
 	return factsOf(secret, r.signingKind(m))
 }
@@ -257,6 +259,12 @@ func keysStatus(p *rotation.Plan, answered string) *v1alpha1.KeysStatus {
 func keysState(m *v1alpha1.Marketplace, seen observation) state {
 	names := desired.NamesOf(m)
 	keys, p := seen.keys(names), seen.rotation
+	if !seen.secretsKnown {
+		return state{
+			reason: v1alpha1.ReasonWaiting, unknown: true, pending: true,
+			message: "the signing keys could not be looked at: see the other conditions",
+		}
+	}
 	if keys == nil || p == nil {
 		return notYet(v1alpha1.ReasonWaiting, "Secret %s with the signing keys is not there yet, or damaged", names.Signing())
 	}

@@ -101,7 +101,7 @@ func TestKeysState(t *testing.T) {
 				m.Annotations = map[string]string{v1alpha1.AnnotationRotateKeys: "now"}
 			}
 			r := &Reconciler{Now: func() time.Time { return now }}
-			seen := observation{secrets: map[string]secretFacts{}, objects: map[objectKey]client.Object{}}
+			seen := observation{secretsKnown: true, secrets: map[string]secretFacts{}, objects: map[objectKey]client.Object{}}
 			if tt.keys != nil {
 				facts := &keyFacts{jwks: []byte("public"), keys: tt.keys}
 				seen.secrets["shop-signing"] = secretFacts{keys: facts}

@@ -54,12 +54,6 @@ type Config struct {
 	// Empty, where it runs outside the cluster: the services' internal port is
 	// open to everyone then.
 	Namespace string
-	// LongestPause bounds the pauses between two looks at a Marketplace; zero
-	// leaves them as they are.
-	LongestPause time.Duration
-	// ProbeInterval is how often an external database or bus that is well is
-	// looked at; zero means a minute.
-	ProbeInterval time.Duration
 }
 
 // Reconciler keeps Marketplaces true.
@@ -82,6 +76,9 @@ type Reconciler struct {
 	memories *memories
 	optional *optionalAPIs
 	prober   *reach.Prober
+	// longestPause bounds the pauses between two looks at a Marketplace, for
+	// tests that wait for looks; zero leaves them as they are.
+	longestPause time.Duration
 }
 
 // Reconcile looks at one Marketplace and does what is due.
@@ -102,25 +99,25 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	mem := r.memories.of(req.NamespacedName, m.UID)
 
 	seen, err := r.observe(ctx, m, mem)
-	keys := r.rotateKeys(ctx, m, mem, &seen)
+	aside := errors.Join(seen.refused, r.rotateKeys(ctx, m, mem, &seen))
 	messaging := r.decideSize(m, mem, seen)
+	var p plan
+	if err == nil {
+		p, err = r.decide(m, seen, messaging)
+	}
 	if err != nil {
-		// Nothing can be rendered without every Secret, but what runs already
-		// still follows its connections.
-		err = errors.Join(err, keys, r.scaleAlone(ctx, m, mem, seen, messaging))
+		// Nothing can be rendered without every Secret, or of an unknown release, but
+		// keys go on being rotated, and what runs already follows its connections.
+		err = errors.Join(err, aside, r.publishKeys(ctx, m, mem, seen), r.scaleAlone(ctx, m, mem, seen, messaging))
 		return r.report(ctx, m, seen, messaging, nil, err)
 	}
-	p, err := r.decide(m, seen, messaging)
-	if err != nil {
-		err = errors.Join(err, keys, r.publishKeys(ctx, m, mem, seen), r.scaleAlone(ctx, m, mem, seen, messaging))
-		return r.report(ctx, m, seen, messaging, nil, err)
-	}
-	err = errors.Join(keys, r.apply(ctx, m, mem, seen, p))
+	err = errors.Join(aside, r.apply(ctx, m, mem, seen, p))
 	return r.report(ctx, m, seen, messaging, &p, err)
 }
 
-// maxConcurrent is how many Marketplaces are looked at at once.
-const maxConcurrent = 4
+// maxConcurrent is how many Marketplaces are looked at at once. Mostly they wait:
+// for the API server, and for messaging pods that say nothing.
+const maxConcurrent = 16
 
 // What fails is tried again after longer and longer pauses. The longest is
 // short, since messaging does not follow its connections meanwhile.
@@ -132,7 +129,7 @@ const (
 // SetupWithManager registers the reconciler and what it watches.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	r.memories = newMemories()
-	r.prober = reach.NewProber(r.Config.ProbeInterval)
+	r.prober = reach.NewProber()
 	if err := mgr.Add(r.prober); err != nil {
 		return fmt.Errorf("set up the looks at external servers: %w", err)
 	}

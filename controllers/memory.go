@@ -30,7 +30,9 @@ type memory struct {
 	history autoscale.History
 	// size is what the autoscaler decided last, 0 where it has not.
 	size int32
-	// load and loadAt are the last look at the connections.
+	// tier is what is known of messaging's pods, and load and loadAt are the last
+	// look at their connections.
+	tier   load.Tier
 	load   load.Total
 	loadAt time.Time
 }

@@ -28,14 +28,18 @@ type migration struct {
 	state migrationState
 	// again is when a Job that failed is made anew; zero where it is not.
 	again time.Time
-	// failed is the Job of the round before, where this one is about to be made.
-	failed *batchv1.Job
+	// before is the Job of the round before, where this one is about to be made:
+	// one that failed, or that is older than the volume.
+	before *batchv1.Job
+	// outdated says that it is older than the volume.
+	outdated bool
 }
 
 // decideMigration looks at the Jobs of the migration of this name, whose later
 // rounds have numbers behind it. Only where the database can be used is another
-// round begun.
-func decideMigration(seen observation, name string, now time.Time, usable bool) migration {
+// round begun. What a Job did that is older than the embedded database's volume
+// was lost with the volume before; volume is zero where there is none.
+func decideMigration(seen observation, name string, now, volume time.Time, usable bool) migration {
 	current := migration{round: -1}
 	var job *batchv1.Job
 	for key, object := range seen.objects {
@@ -50,6 +54,9 @@ func decideMigration(seen observation, name string, now time.Time, usable bool) 
 	if job == nil {
 		return migration{state: migrationAbsent}
 	}
+	if job.CreationTimestamp.Time.Before(volume) {
+		return migration{round: current.round + 1, state: migrationAbsent, before: job, outdated: true}
+	}
 	current.state = stateOfMigration(job)
 	if current.state != migrationFailed || current.round >= migrationRounds {
 		return current
@@ -58,7 +65,7 @@ func decideMigration(seen observation, name string, now time.Time, usable bool) 
 	if now.Before(current.again) || !usable || job.DeletionTimestamp != nil {
 		return current
 	}
-	return migration{round: current.round + 1, state: migrationAbsent, failed: job}
+	return migration{round: current.round + 1, state: migrationAbsent, before: job}
 }
 
 // roundOf is the round of a Job of the migration of this name.
@@ -92,10 +99,13 @@ func (m migration) outlook() string {
 		m.again.UTC().Format(time.RFC3339), m.round+1, migrationRounds, migrationDeleteHint)
 }
 
-// retryEvent says why a Job is made anew.
-func (m migration) retryEvent(seen observation, name string) string {
-	text := fmt.Sprintf("migration: Job %s failed, and is tried again as Job %s (%d of %d)", m.failed.Name, name, m.round, migrationRounds)
-	if words := lastWords(podsOfJob(seen, m.failed.Name)); words != "" {
+// againEvent says why a Job is made anew.
+func (m migration) againEvent(seen observation, name string) string {
+	if m.outdated {
+		return fmt.Sprintf("migration: the database's volume is newer than Job %s: the schema is made again as Job %s", m.before.Name, name)
+	}
+	text := fmt.Sprintf("migration: Job %s failed, and is tried again as Job %s (%d of %d)", m.before.Name, name, m.round, migrationRounds)
+	if words := lastWords(podsOfJob(seen, m.before.Name)); words != "" {
 		text += "; before, " + words
 	}
 	return text

@@ -43,7 +43,7 @@ func TestMigrationRounds(t *testing.T) {
 	run := func(outage time.Duration) (log []made, last migration) {
 		job, failed := name, start
 		for now := start; now.Before(start.Add(24 * time.Hour)); now = now.Add(5 * time.Second) {
-			last = decideMigration(jobsOf(map[string]time.Time{job: failed}, batchv1.JobFailed), name, now, now.Sub(start) >= outage)
+			last = decideMigration(jobsOf(map[string]time.Time{job: failed}, batchv1.JobFailed), name, now, time.Time{}, now.Sub(start) >= outage)
 			if last.state != migrationAbsent {
 				continue
 			}
@@ -82,21 +82,29 @@ func TestDecideMigration(t *testing.T) {
 	tests := map[string]struct {
 		jobs      map[string]time.Time
 		condition batchv1.JobConditionType
+		volume    time.Time // made; every Job is of now
 		wantRound int
 		wantState migrationState
 	}{
-		"none":                        {nil, "", 0, migrationAbsent},
-		"another migration's":         {map[string]time.Time{"shop-migrate-9876543210": now, name + "0": now, name + "-x": now}, batchv1.JobComplete, 0, migrationAbsent},
-		"one that runs":               {map[string]time.Time{name: running}, "", 0, migrationRunning},
-		"one that succeeded":          {map[string]time.Time{name: now}, batchv1.JobComplete, 0, migrationSucceeded},
-		"a later round succeeded":     {map[string]time.Time{name: now, name + "-2": now}, batchv1.JobComplete, 2, migrationSucceeded},
-		"one that failed just now":    {map[string]time.Time{name: now}, batchv1.JobFailed, 0, migrationFailed},
-		"one that failed a while ago": {map[string]time.Time{name: now.Add(-2 * time.Minute)}, batchv1.JobFailed, 1, migrationAbsent},
-		"the tenth round":             {map[string]time.Time{name + "-10": now.Add(-24 * time.Hour)}, batchv1.JobFailed, 10, migrationFailed},
+		"none":                        {nil, "", time.Time{}, 0, migrationAbsent},
+		"another migration's":         {map[string]time.Time{"shop-migrate-9876543210": now, name + "0": now, name + "-x": now}, batchv1.JobComplete, time.Time{}, 0, migrationAbsent},
+		"one that runs":               {map[string]time.Time{name: running}, "", time.Time{}, 0, migrationRunning},
+		"one that succeeded":          {map[string]time.Time{name: now}, batchv1.JobComplete, time.Time{}, 0, migrationSucceeded},
+		"a later round succeeded":     {map[string]time.Time{name: now, name + "-2": now}, batchv1.JobComplete, time.Time{}, 2, migrationSucceeded},
+		"one that failed just now":    {map[string]time.Time{name: now}, batchv1.JobFailed, time.Time{}, 0, migrationFailed},
+		"one that failed a while ago": {map[string]time.Time{name: now.Add(-2 * time.Minute)}, batchv1.JobFailed, time.Time{}, 1, migrationAbsent},
+		"the tenth round":             {map[string]time.Time{name + "-10": now.Add(-24 * time.Hour)}, batchv1.JobFailed, time.Time{}, 10, migrationFailed},
+		"a volume of the same time":   {map[string]time.Time{name: now}, batchv1.JobComplete, now, 0, migrationSucceeded},
+		"a volume that is newer":      {map[string]time.Time{name + "-1": now}, batchv1.JobComplete, now.Add(time.Second), 2, migrationAbsent},
+		"and a Job that still runs":   {map[string]time.Time{name: running}, "", now.Add(time.Second), 1, migrationAbsent},
 	}
 	for label, tt := range tests {
 		t.Run(label, func(t *testing.T) {
-			got := decideMigration(jobsOf(tt.jobs, tt.condition), name, now, true)
+			seen := jobsOf(tt.jobs, tt.condition)
+			for _, job := range seen.objects {
+				job.SetCreationTimestamp(metav1.NewTime(now))
+			}
+			got := decideMigration(seen, name, now, tt.volume, true)
 			if got.round != tt.wantRound || got.state != tt.wantState {
 				t.Errorf("round %d, state %d; want %d, %d", got.round, got.state, tt.wantRound, tt.wantState)
 			}

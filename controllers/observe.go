@@ -62,6 +62,10 @@ type observation struct {
 	secrets map[string]secretFacts
 	// pending are the Secrets that lead elsewhere after the migration.
 	pending []secretKind
+	// secretsKnown says that they were looked at.
+	secretsKnown bool
+	// refused is what the spec asks for in vain, while all else goes on.
+	refused error
 	// rivals are others' HorizontalPodAutoscalers of this Marketplace, or of its
 	// workloads, by name.
 	rivals []*autoscalingv2.HorizontalPodAutoscaler
@@ -179,7 +183,8 @@ func prunable(kind string) bool { return kind != kindVolume }
 
 // observe looks at everything of m, and makes the Secrets that are missing,
 // since all else depends on what is in them. The error joins what is wrong;
-// the observation holds what could be seen.
+// the observation holds what could be seen: a part that cannot be read leaves
+// the others as they are.
 func (r *Reconciler) observe(ctx context.Context, m *v1alpha1.Marketplace, mem *memory) (observation, error) {
 	seen := observation{
 		owner:   m.UID,
@@ -196,19 +201,8 @@ func (r *Reconciler) observe(ctx context.Context, m *v1alpha1.Marketplace, mem *
 	if err := r.observeAutoscalers(ctx, m, &seen); err != nil {
 		return seen, err
 	}
-	if err := r.observeObjects(ctx, &seen, ours); err != nil {
-		return seen, err
-	}
-	if err := r.observeIngresses(ctx, &seen, ours); err != nil {
-		return seen, err
-	}
-	labelled := []client.ListOption{namespace, client.MatchingLabels{contract.LabelMarketplace: m.Name}}
-	if err := r.optional.observe(ctx, &seen, labelled); err != nil {
-		return seen, err
-	}
-	if err := r.observeCertificate(ctx, m, mem, &seen); err != nil {
-		return seen, err
-	}
+	// Pods before their Deployments, and their load before all that may fail: no
+	// service is seen without its connections, which would look like none.
 	var pods corev1.PodList
 	if err := r.Client.List(ctx, &pods, ours...); err != nil {
 		return seen, fmt.Errorf("list pods: %w", err)
@@ -217,20 +211,26 @@ func (r *Reconciler) observe(ctx context.Context, m *v1alpha1.Marketplace, mem *
 		component := pod.Labels[contract.LabelComponent]
 		seen.pods[component] = append(seen.pods[component], pod)
 	}
+	if err := r.observeObjects(ctx, &seen, ours); err != nil {
+		return seen, err
+	}
 	r.observeLoad(ctx, mem, &seen)
 
+	labelled := []client.ListOption{namespace, client.MatchingLabels{contract.LabelMarketplace: m.Name}}
+	errs := []error{
+		r.observeIngresses(ctx, &seen, ours),
+		r.optional.observe(ctx, &seen, labelled),
+		r.observeCertificate(ctx, m, mem, &seen),
+	}
 	var err error
-	if seen.installation, err = r.installation(ctx, m, seen); err != nil {
-		return seen, err
+	if seen.installation, err = r.installation(ctx, m, &seen); err != nil {
+		return seen, errors.Join(append(errs, err)...)
 	}
 	source, err := r.observeDatabase(ctx, m, mem, &seen)
-	if err != nil {
-		return seen, err
-	}
-	if err := r.observeBus(ctx, m, mem, &seen); err != nil {
-		return seen, err
-	}
-	return seen, r.ensureSecrets(ctx, m, mem, &seen, source)
+	errs = append(errs, err, r.observeBus(ctx, m, mem, &seen))
+	seen.secretsKnown = true
+	errs = append(errs, r.ensureSecrets(ctx, m, mem, &seen, source))
+	return seen, errors.Join(errs...)
 }
 
 func (r *Reconciler) observeObjects(ctx context.Context, seen *observation, ours []client.ListOption) error {
@@ -282,21 +282,22 @@ func (r *Reconciler) observeObjects(ctx context.Context, seen *observation, ours
 // installation returns the id that the data carries: the pinned one, the one
 // that the spec names, that of a volume which an earlier Marketplace of this
 // name left, or the UID.
-func (r *Reconciler) installation(ctx context.Context, m *v1alpha1.Marketplace, seen observation) (string, error) {
+func (r *Reconciler) installation(ctx context.Context, m *v1alpha1.Marketplace, seen *observation) (string, error) {
 	named := m.Spec.Database.Installation
 	if pinned := m.Status.Installation; pinned != "" {
 		if named != "" && named != pinned {
-			return "", stop(v1alpha1.ReasonRefused,
+			// The API server refuses that since the CRD has a rule for it.
+			seen.refused = stop(v1alpha1.ReasonInstallationMismatch,
 				"spec.database.installation is %s, but this Marketplace's data carries %s since it was made: remove the field, or make another Marketplace", named, pinned)
 		}
 		return pinned, nil
 	}
-	kept, err := r.keptInstallation(ctx, m, seen)
+	kept, err := r.keptInstallation(ctx, m, *seen)
 	switch {
 	case err != nil:
 		return "", err
 	case kept != "" && named != "" && kept != named:
-		return "", stop(v1alpha1.ReasonRefused,
+		return "", stop(v1alpha1.ReasonInstallationMismatch,
 			"spec.database.installation is %s, but the kept volume %s carries %s: name that one, or delete the volume", named, desired.NamesOf(m).Component(contract.ComponentDatabase), kept)
 	case kept != "":
 		return kept, nil
@@ -328,7 +329,8 @@ func (r *Reconciler) keptInstallation(ctx context.Context, m *v1alpha1.Marketpla
 	}
 	installation := claim.Labels[contract.LabelInstallation]
 	if installation == "" {
-		return "", errors.New("the database's volume has lost its installation label")
+		return "", stop(v1alpha1.ReasonInstallationMismatch,
+			"volume %s has lost its label %s: set it to the installation that its data carries, or delete the volume", claim.Name, contract.LabelInstallation)
 	}
 	return installation, nil
 }

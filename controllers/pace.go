@@ -39,8 +39,8 @@ func (r *Reconciler) pause(m *v1alpha1.Marketplace, seen observation, attempt mi
 		// Without pods, too: a size that was kept for a while comes to its end.
 		p = loadPause
 	}
-	if r.Config.LongestPause > 0 {
-		p = min(p, r.Config.LongestPause)
+	if r.longestPause > 0 {
+		p = min(p, r.longestPause)
 	}
 	p = apiwait.Jitter(p, spread)
 	// A time that had passed when the look began has been dealt with, or waits

@@ -2,8 +2,8 @@ package controllers
 
 // What the operator may do; config/rbac/role.yaml is generated from this.
 //
-// Secrets are read one by one and watched by metadata alone, so that no copy
-// of anyone's Secret stays in memory. Neither a Secret nor a volume can be
+// Secrets are read one by one and watched by metadata alone, so that memory
+// holds of them what external servers are looked at with, and no more. Neither a Secret nor a volume can be
 // deleted with these rights. Of Secrets, only those that the operator made are
 // ever patched, each against the version that was read: to rotate the signing
 // keys, and to follow an external database. (A rule could tell them from others

@@ -184,7 +184,7 @@ func (r *Reconciler) nearest(unknown string) string {
 // publishKeys keeps the public keys current while nothing else can be
 // rendered: keys go on being rotated.
 func (r *Reconciler) publishKeys(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, seen observation) error {
-	if m.Spec.Paused || seen.keysUnsettled {
+	if m.Spec.Paused || seen.keysUnsettled || seen.keys(desired.NamesOf(m)) == nil {
 		return nil
 	}
 	keys := desired.PublicKeys(m, r.inputs(m, seen, release{}, size{}))

@@ -361,7 +361,7 @@ func TestPinnedVersionThatIsTooOld(t *testing.T) {
 
 	w.config = controllers.Config{
 		Release: "v0.4.0", Image: "marketplane:four", PreviousRelease: "v0.3.0", PreviousImage: "marketplane:three",
-		PostgresImage: "postgres:18", Namespace: w.config.Namespace, LongestPause: w.config.LongestPause,
+		PostgresImage: "postgres:18", Namespace: w.config.Namespace,
 	}
 	w.startOperator()
 	message := w.awaitStalled(m, v1alpha1.ReasonVersionUnsupported)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,6 +18,7 @@ import (
 	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/api/v1alpha1"
 	"github.com/marketplane/marketplane/controllers/load"
+	"github.com/marketplane/marketplane/controllers/reach"
 )
 
 func TestConnectionsStatusSparesWrites(t *testing.T) {
@@ -116,9 +118,45 @@ func TestSchemaStateTellsWhyThePodDoesNotStart(t *testing.T) {
 		}}},
 	}
 	seen := observation{pods: map[string][]corev1.Pod{contract.ComponentMigrate: {pod}}}
-	got := schemaState(seen, &plan{migration: "shop-migrate-1", migrationState: migrationRunning})
+	got := schemaState(&v1alpha1.Marketplace{}, seen, &plan{migration: "shop-migrate-1", migrationState: migrationRunning})
 	if got.ok || got.reason != v1alpha1.ReasonPodFailing || got.message != "pod shop-migrate-1-x: image marketplane:one of container migrate cannot be pulled: not found" {
 		t.Errorf("state = %+v", got)
+	}
+}
+
+func TestSchemaStateTellsWhatTheMigrationWaitsFor(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	const name = "shop-migrate-1"
+	job := func(age time.Duration) map[objectKey]client.Object {
+		return map[objectKey]client.Object{{kindJob, name}: &batchv1.Job{ObjectMeta: metav1.ObjectMeta{
+			Name: name, CreationTimestamp: metav1.NewTime(now.Add(-age)), OwnerReferences: []metav1.OwnerReference{{UID: "m", Controller: new(true)}},
+		}}}
+	}
+	well := &external{looked: true, found: reach.Result{Reason: v1alpha1.ReasonReady}}
+	tests := map[string]struct {
+		paused     bool
+		seen       observation
+		state      migrationState
+		wantReason string
+		want       string
+	}{
+		"the database":       {seen: observation{}, wantReason: v1alpha1.ReasonWaiting, want: "the migration waits for the database"},
+		"whoever paused it":  {paused: true, seen: observation{database: well}, wantReason: v1alpha1.ReasonPaused, want: "the migration is not begun while spec.paused is set"},
+		"a Job to be made":   {seen: observation{database: well}, wantReason: v1alpha1.ReasonMigrating, want: "Job shop-migrate-1 is to be made"},
+		"a Job just made":    {seen: observation{applied: map[objectKey]appliedRecord{{kindJob, name}: {}}}, wantReason: v1alpha1.ReasonMigrating, want: "Job shop-migrate-1 runs"},
+		"a Job that runs":    {seen: observation{objects: job(10 * time.Minute)}, state: migrationRunning, wantReason: v1alpha1.ReasonMigrating, want: "Job shop-migrate-1 runs"},
+		"a Job that runs on": {seen: observation{objects: job(11 * time.Minute)}, state: migrationRunning, wantReason: v1alpha1.ReasonMigrating, want: "Job shop-migrate-1 has run since 2026-01-01T11:49:00Z: kubectl logs job/shop-migrate-1 tells what it does, and the server's pg_stat_activity what it waits for"},
+	}
+	for label, tt := range tests {
+		t.Run(label, func(t *testing.T) {
+			m := &v1alpha1.Marketplace{Spec: v1alpha1.MarketplaceSpec{Paused: tt.paused}}
+			m.Spec.Database.External = &v1alpha1.ExternalDatabase{}
+			tt.seen.at, tt.seen.owner = now, "m"
+			got := schemaState(m, tt.seen, &plan{migration: name, migrationState: tt.state})
+			if got.ok || got.reason != tt.wantReason || got.message != tt.want {
+				t.Errorf("state = %+v", got)
+			}
+		})
 	}
 }
 

@@ -33,7 +33,7 @@ func (r *Reconciler) observeLoad(ctx context.Context, mem *memory, seen *observa
 		return
 	}
 	pods := runningPods(seen.pods[contract.ComponentMessaging], contract.ComponentMessaging)
-	total, err := load.Sum(ctx, r.Load, pods)
+	total, err := mem.tier.Sum(ctx, r.Load, pods, r.Now())
 	if err != nil {
 		ctrl.LoggerFrom(ctx).V(1).Info("some pods did not tell their connections", "missing", total.Missing, "reason", err.Error())
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/api/v1alpha1"
 	"github.com/marketplane/marketplane/controllers/desired"
+	"github.com/marketplane/marketplane/controllers/metrics"
 )
 
 // secretFacts is what is remembered of a Secret; nothing in it is secret.
@@ -131,6 +132,13 @@ func databaseLogin(names desired.Names, name, component, role string, external *
 func (r *Reconciler) ensureSecrets(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, seen *observation, external *databaseSource) error {
 	var errs []error
 	for _, kind := range r.secretKinds(m, seen.installation, external) {
+		if kind.derive != nil && external != nil && external.unread {
+			// It stays as it is until it is known what it follows from.
+			if known, ok := mem.secrets[kind.name]; ok {
+				seen.secrets[kind.name] = known
+			}
+			continue
+		}
 		f, err := r.ensureSecret(ctx, m, mem, kind)
 		if err != nil {
 			errs = append(errs, err)
@@ -164,7 +172,7 @@ func (r *Reconciler) ensureSecret(ctx context.Context, m *v1alpha1.Marketplace, 
 	var secret *corev1.Secret
 	if err != nil && !ok && !m.Spec.Paused {
 		// Refused where it is there, and the cache does not know it yet.
-		secret, err = r.createSecret(ctx, m, kind)
+		secret, err = r.createSecret(ctx, m, kind, metrics.Created)
 		if p, _ := problemOf(err); p == nil && err != nil && !apierrors.IsAlreadyExists(err) {
 			return secretFacts{}, classify(err, "Secret "+kind.name)
 		}
@@ -222,6 +230,7 @@ func (r *Reconciler) renewSecret(ctx context.Context, m *v1alpha1.Marketplace, s
 	if err := r.Client.Patch(ctx, secret, patch, client.FieldOwner(FieldOwner)); err != nil {
 		return classify(err, "Secret "+secret.Name)
 	}
+	r.Changes.Count("Secret", metrics.Updated)
 	r.event(m, secret, corev1.EventTypeNormal, "Updated", "Secret %s: leads to the database that the spec names now", secret.Name)
 	return nil
 }
@@ -265,12 +274,13 @@ func (r *Reconciler) readSecret(ctx context.Context, m *v1alpha1.Marketplace, ki
 	case m.Spec.Paused:
 		return nil, wait(v1alpha1.ReasonPaused, "Secret %s is missing and is not made while spec.paused is set", kind.name)
 	}
-	secret, err = r.createSecret(ctx, m, kind)
+	secret, err = r.createSecret(ctx, m, kind, metrics.Repaired)
 	return secret, classify(err, "Secret "+kind.name)
 }
 
-// createSecret makes a Secret; the error is the API server's own.
-func (r *Reconciler) createSecret(ctx context.Context, m *v1alpha1.Marketplace, kind secretKind) (*corev1.Secret, error) {
+// createSecret makes a Secret, and counts that as change; the error is the API
+// server's own.
+func (r *Reconciler) createSecret(ctx context.Context, m *v1alpha1.Marketplace, kind secretKind, change metrics.Change) (*corev1.Secret, error) {
 	data, err := kind.create()
 	if err != nil {
 		return nil, fmt.Errorf("make Secret %s: %w", kind.name, err)
@@ -301,6 +311,7 @@ func (r *Reconciler) createSecret(ctx context.Context, m *v1alpha1.Marketplace, 
 	if err := r.Client.Create(ctx, secret, client.FieldOwner(FieldOwner)); err != nil {
 		return nil, err
 	}
+	r.Changes.Count("Secret", change)
 	// That a new Marketplace gets its Secrets needs no Event.
 	if m.Status.Installation != "" {
 		r.event(m, secret, corev1.EventTypeNormal, "Created", "Secret %s: created", kind.name)

@@ -130,7 +130,9 @@ type world struct {
 	client    client.WithWatch
 	namespace string
 	config    controllers.Config
-	loadPort  int
+	// longestPause is the operator's between two looks; 0 leaves it to itself.
+	longestPause time.Duration
+	loadPort     int
 	// looks counts how often the operator asked for the time: it grows with
 	// every look at a Marketplace.
 	looks atomic.Int64
@@ -203,8 +205,8 @@ func newWorldAlone(t *testing.T) *world {
 			PreviousImage:   "marketplane:before",
 			PostgresImage:   "postgres:17",
 			Namespace:       "marketplane-system",
-			LongestPause:    100 * time.Millisecond,
 		},
+		longestPause: 100 * time.Millisecond,
 	}
 }
 
@@ -248,6 +250,7 @@ func (w *world) startOperator() (stop func()) {
 		Now:      w.now,
 		Config:   w.config,
 	}
+	r.LookOften(w.longestPause)
 	if err := r.SetupWithManager(mgr); err != nil {
 		w.t.Fatal(err)
 	}

@@ -142,6 +142,34 @@ func TestRefusals(t *testing.T) {
 			spec:    "exposure: {hostname: market.example.com, httpRoute: {scheme: wss, parentRefs: [{name: public}]}}",
 			wantErr: `spec.exposure.httpRoute.scheme: Unsupported value: "wss"`,
 		},
+		"a release that is none": {
+			spec:    "version: 0.2.0",
+			wantErr: `spec.version: Invalid value: "0.2.0": version must be a release such as v0.2.0`,
+		},
+		"a release, and always the newest": {
+			spec:    "{version: v0.2.0, upgradePolicy: Automatic}",
+			wantErr: `spec.version: Invalid value: version and upgradePolicy: Automatic exclude each other`,
+		},
+		"two databases": {
+			spec:    "database: {embedded: {}, external: {urlSecretRef: {name: postgres}}}",
+			wantErr: "spec.database.external: Invalid value: database.embedded and database.external exclude each other: remove one",
+		},
+		"certificates, and no TLS": {
+			spec:    "database: {external: {urlSecretRef: {name: postgres}, tls: {mode: Disable, caSecretRef: {name: ca}}}}",
+			wantErr: "spec.database.external.tls.caSecretRef: Invalid value: tls.caSecretRef has no meaning with tls.mode Disable",
+		},
+		"an installation that names no role": {
+			spec:    "database: {installation: Old_Shop}",
+			wantErr: `spec.database.installation: Invalid value: "Old_Shop"`,
+		},
+		"two buses": {
+			spec:    "bus: {embedded: {}, external: {urls: ['nats://bus:4222']}}",
+			wantErr: "spec.bus.external: Invalid value: bus.embedded and bus.external exclude each other: remove one",
+		},
+		"a bus URL with credentials": {
+			spec:    "bus: {external: {urls: ['nats://courier:hunter2@bus:4222']}}",
+			wantErr: `spec.bus.external.urls[0]: Invalid value: "nats://courier:hunter2@bus:4222": a bus URL must be nats://host:port or tls://host:port, without credentials`,
+		},
 		"endless drain": {
 			spec:    "messaging: {drain: {windowSeconds: 100000}}",
 			wantErr: "spec.messaging.drain.windowSeconds: Invalid value",
@@ -180,8 +208,8 @@ func TestAccepted(t *testing.T) {
 func TestRefusedChanges(t *testing.T) {
 	w := newWorld(t)
 	tests := map[string]struct {
-		from, to string
-		wantErr  string // none where empty
+		from, via, to string // via is skipped where empty
+		wantErr       string // none where empty
 	}{
 		"storage may grow": {
 			from: "database: {embedded: {storage: {size: 1Gi}}}",
@@ -202,6 +230,11 @@ func TestRefusedChanges(t *testing.T) {
 			to:      "{}",
 			wantErr: "embedded.storage.size can only grow",
 		},
+		"it may be as small as it was after an external database": {
+			from: "database: {embedded: {storage: {size: 1Gi}}}",
+			via:  "database: {external: {urlSecretRef: {name: postgres}}}",
+			to:   "database: {embedded: {storage: {size: 1Gi}}}",
+		},
 		"the class may not change": {
 			from:    "",
 			to:      "database: {embedded: {storage: {className: fast}}}",
@@ -215,6 +248,12 @@ func TestRefusedChanges(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			m := w.marketplace("change", tt.from)
+			if tt.via != "" {
+				u, err := unstructuredMarketplace(m, tt.via)
+				w.must(err)
+				w.must(w.client.Update(w.ctx, u))
+				w.must(w.get("change", m))
+			}
 			u, err := unstructuredMarketplace(m, tt.to)
 			w.must(err)
 			err = w.client.Update(w.ctx, u)

@@ -175,6 +175,9 @@ const (
 	ReasonPodFailing = "PodFailing"
 	// ReasonMigrating: the migration Job runs.
 	ReasonMigrating = "Migrating"
+	// ReasonInstallationMismatch: spec.database.installation is not the one that
+	// the data carries, or a kept volume does not tell which one it carries.
+	ReasonInstallationMismatch = "InstallationMismatch"
 	// ReasonMigrationFailed: the migration Job gave up; the message says whether
 	// it is made again by itself.
 	ReasonMigrationFailed = "MigrationFailed"

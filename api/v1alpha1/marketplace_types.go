@@ -20,6 +20,7 @@ import (
 // +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.version`,description="The release that the services run"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')",message="the name begins the names of Services: use at most 40 characters of a-z, 0-9 and '-', starting with a letter and ending with a letter or a digit"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.database.installation) || !has(oldSelf.status) || !has(oldSelf.status.installation) || self.spec.database.installation == oldSelf.status.installation || (has(oldSelf.spec.database.installation) && self.spec.database.installation == oldSelf.spec.database.installation)",message="database.installation must be what status.installation says: this Marketplace's data carries that since it was made; remove the field, or make another Marketplace",fieldPath=".spec.database.installation"
 type Marketplace struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -113,7 +114,7 @@ const (
 // DatabaseSpec is where the services keep their data.
 //
 // +kubebuilder:validation:XValidation:rule="!(has(self.embedded) && has(self.external))",message="database.embedded and database.external exclude each other: remove one",fieldPath=".external"
-// +kubebuilder:validation:XValidation:rule="has(self.external) || quantity(has(self.embedded) ? string(self.embedded.storage.size) : '5Gi').compareTo(quantity(has(oldSelf.embedded) ? string(oldSelf.embedded.storage.size) : '5Gi')) >= 0",message="embedded.storage.size can only grow (it is 5Gi where it is not set): a volume cannot shrink; to use a smaller one, make another Marketplace",fieldPath=".embedded"
+// +kubebuilder:validation:XValidation:rule="has(self.external) || has(oldSelf.external) || quantity(has(self.embedded) ? string(self.embedded.storage.size) : '5Gi').compareTo(quantity(has(oldSelf.embedded) ? string(oldSelf.embedded.storage.size) : '5Gi')) >= 0",message="embedded.storage.size can only grow (it is 5Gi where it is not set): a volume cannot shrink; to use a smaller one, make another Marketplace",fieldPath=".embedded"
 // +kubebuilder:validation:XValidation:rule=`has(self.external) || has(oldSelf.external) || (has(self.embedded) && has(self.embedded.storage.className) ? self.embedded.storage.className : "") == (has(oldSelf.embedded) && has(oldSelf.embedded.storage.className) ? oldSelf.embedded.storage.className : "")`,message="embedded.storage.className cannot be changed: the data stays on the volume that was made first; to use another class, make another Marketplace",fieldPath=".embedded"
 type DatabaseSpec struct {
 	// embedded is one PostgreSQL that the operator runs, for evaluation. It is

@@ -18,10 +18,12 @@ import (
 )
 
 const (
-	// timeout bounds one pod's answer.
+	// timeout bounds one pod's answer, and a look at all pods together.
 	timeout = 2 * time.Second
+	// silentPause is how soon a pod is asked again that let a question time out.
+	silentPause = 30 * time.Second
 	// parallel bounds how many pods are asked at once.
-	parallel = 32
+	parallel = 64
 	// maxBody bounds an answer, in bytes.
 	maxBody = 64 << 10
 )
@@ -109,35 +111,68 @@ type Total struct {
 // Demand is how many connections want a place.
 func (t Total) Demand() int { return t.Live + t.Draining + t.Pending }
 
-// Sum asks all pods, in parallel, and adds up what they tell. The error joins
-// those of the pods that Total counts as missing.
-func Sum(ctx context.Context, r Reader, pods []Pod) (Total, error) {
+// Tier remembers which pods were silent, so that not every look waits for
+// them. The zero value knows of none. It must not be used twice at once.
+type Tier struct {
+	silent map[Pod]time.Time
+}
+
+// Sum asks the pods, in parallel and for no longer than timeout, and adds up
+// what they tell. Pods that were silent a while before now are not asked, and
+// count as missing. The error joins those of the pods that Total counts as
+// missing and that were asked.
+func (t *Tier) Sum(ctx context.Context, r Reader, pods []Pod, now time.Time) (Total, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	var (
-		mu    sync.Mutex
-		total Total
-		errs  []error
-		wg    sync.WaitGroup
-		slots = make(chan struct{}, parallel)
+		mu     sync.Mutex
+		total  Total
+		errs   []error
+		wg     sync.WaitGroup
+		slots  = make(chan struct{}, parallel)
+		ask    []Pod
+		silent = map[Pod]time.Time{}
 	)
 	for _, pod := range pods {
+		if at, ok := t.silent[pod]; ok && now.Sub(at) < silentPause {
+			silent[pod] = at
+			continue
+		}
+		ask = append(ask, pod)
+	}
+	total.Missing = len(silent)
+	for _, pod := range ask {
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			ctx, cancel := context.WithTimeout(ctx, timeout)
-			defer cancel()
-			l, err := r.Read(ctx, pod)
+			asked := ctx.Err() == nil
+			l, err := contract.Load{}, fmt.Errorf("ask pod %s for its load: others took all the time", pod.Name)
+			if asked {
+				l, err = r.Read(ctx, pod)
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
 				total.Missing++
 				errs = append(errs, err)
+				if asked && timedOut(err) {
+					silent[pod] = now
+				}
 				return
 			}
 			total.add(l, pod.Terminating)
 		})
 	}
 	wg.Wait()
+	t.silent = silent
 	return total, errors.Join(errs...)
+}
+
+// timedOut tells a pod that says nothing from one that refuses, which it does
+// at once and, while it starts, for a moment.
+func timedOut(err error) bool {
+	var network net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &network) && network.Timeout()
 }
 
 func (t *Total) add(l contract.Load, terminating bool) {

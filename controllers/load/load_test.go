@@ -9,7 +9,10 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -92,9 +95,10 @@ func TestSum(t *testing.T) {
 		"c": {Live: 5, Draining: 30, Stopping: true},
 		"d": {Live: 7},
 	}
-	got, err := Sum(t.Context(), answers, []Pod{
+	tier := &Tier{}
+	got, err := tier.Sum(t.Context(), answers, []Pod{
 		{Name: "a"}, {Name: "b"}, {Name: "c"}, {Name: "d", Terminating: true}, {Name: "e"},
-	})
+	}, time.Now())
 	// What is on a pod that goes will come to another one: it drains.
 	want := Total{Live: 30, Draining: 43, Pending: 2, Told: 4, Missing: 1}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -106,7 +110,7 @@ func TestSum(t *testing.T) {
 	if got.Demand() != 75 {
 		t.Errorf("demand = %d, want 75", got.Demand())
 	}
-	if got, err := Sum(t.Context(), answers, nil); err != nil || got != (Total{}) {
+	if got, err := tier.Sum(t.Context(), answers, nil, time.Now()); err != nil || got != (Total{}) {
 		t.Errorf("no pods: %+v, %v", got, err)
 	}
 }
@@ -119,8 +123,77 @@ func TestSumOfManyPods(t *testing.T) {
 		answers[name] = contract.Load{Live: 1}
 		pods = append(pods, Pod{Name: name})
 	}
-	got, err := Sum(t.Context(), answers, pods)
+	got, err := new(Tier).Sum(t.Context(), answers, pods, time.Now())
 	if err != nil || got.Live != len(pods) {
 		t.Errorf("total %+v, %v", got, err)
 	}
+}
+
+// silentReaders never answers for the pods that it holds, until the time is up.
+type silentReaders struct {
+	mu    sync.Mutex
+	asked map[string]int
+}
+
+func (r *silentReaders) Read(ctx context.Context, pod Pod) (contract.Load, error) {
+	r.mu.Lock()
+	_, silent := r.asked[pod.Name]
+	if silent {
+		r.asked[pod.Name]++
+	}
+	r.mu.Unlock()
+	if silent {
+		<-ctx.Done()
+		return contract.Load{}, ctx.Err()
+	}
+	return contract.Load{Live: 1}, nil
+}
+
+// However many pods are silent, a look takes no longer than one of them may,
+// and those that come next take no time for them.
+func TestSumWithSilentPods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reader, tier := &silentReaders{asked: map[string]int{}}, &Tier{}
+		var pods []Pod
+		for i := range 3 * parallel {
+			name := strconv.Itoa(i)
+			reader.asked[name] = 0
+			pods = append(pods, Pod{Name: name})
+		}
+		pods = append(pods, Pod{Name: "talks"})
+		look := func() (total Total, took time.Duration) {
+			began := time.Now()
+			total, err := tier.Sum(t.Context(), reader, pods, time.Now())
+			if err == nil && total.Told == len(pods) {
+				t.Error("no pod was silent")
+			}
+			return total, time.Since(began)
+		}
+		if total, took := look(); took > timeout || total.Missing < 3*parallel {
+			t.Errorf("the first look took %s: %+v", took, total)
+		}
+		for range 3 {
+			look() // Those that were not asked yet are.
+		}
+		total, took := look()
+		if took > 0 || total.Told != 1 || total.Missing != 3*parallel {
+			t.Errorf("a later look took %s: %+v", took, total)
+		}
+		asked := func() (times int) {
+			for _, n := range reader.asked {
+				times += n
+			}
+			return times
+		}
+		if before := asked(); before != 3*parallel {
+			t.Errorf("%d questions to %d silent pods", before, 3*parallel)
+		}
+		time.Sleep(silentPause)
+		for range 3 {
+			look()
+		}
+		if after := asked(); after != 6*parallel {
+			t.Errorf("%d questions to %d silent pods, %s later", after, 3*parallel, silentPause)
+		}
+	})
 }

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
@@ -36,9 +35,6 @@ type Bus struct {
 	// Namespace is where names of one label are looked up.
 	Namespace string
 }
-
-// perServer bounds the look at one of several servers.
-const perServer = 2 * time.Second
 
 // Digest is Target's.
 func (b Bus) Digest() string {
@@ -73,7 +69,7 @@ func (b Bus) Probe(ctx context.Context) Result {
 		if ctx.Err() != nil {
 			break
 		}
-		result := b.probe(ctx, server)
+		result := b.probeInTime(ctx, server)
 		if result.Reason != v1alpha1.ReasonUnreachable {
 			return result
 		}
@@ -87,8 +83,14 @@ func (b Bus) Probe(ctx context.Context) Result {
 	return *first
 }
 
+func (b Bus) probeInTime(ctx context.Context, server string) Result {
+	ctx, cancel := context.WithTimeout(ctx, share(len(b.URLs)))
+	defer cancel()
+	return b.probe(ctx, server)
+}
+
 func (b Bus) probe(ctx context.Context, server string) Result {
-	dialer := &recordingDialer{ctx: ctx, resolver: resolver{b.Namespace}, timeout: perServer}
+	dialer := &recordingDialer{ctx: ctx, resolver: resolver{b.Namespace}}
 	options, err := b.options(dialer)
 	if err != nil {
 		return b.result(server, v1alpha1.ReasonSecretInvalid, "%s", err)
@@ -116,14 +118,14 @@ func (b Bus) probe(ctx context.Context, server string) Result {
 		err = conn.Publish(subject, nil)
 	}
 	if err == nil {
-		err = conn.FlushTimeout(perServer)
+		err = conn.FlushWithContext(ctx)
 	}
 	if last := conn.LastError(); errors.Is(last, nats.ErrPermissionViolation) {
 		return b.result(server, v1alpha1.ReasonUnsupported,
 			"the credentials do not allow to publish and to subscribe below %s: allow %s.>", b.Prefix, b.Prefix)
 	}
 	if err == nil {
-		_, err = heard.NextMsg(perServer)
+		_, err = heard.NextMsgWithContext(ctx)
 	}
 	if err != nil {
 		return b.result(server, v1alpha1.ReasonUnreachable, "no message comes through: %s", explain(err, b.secrets()))
@@ -134,7 +136,7 @@ func (b Bus) probe(ctx context.Context, server string) Result {
 func (b Bus) options(dialer *recordingDialer) ([]nats.Option, error) {
 	options := []nats.Option{
 		nats.Name("marketplane-operator"),
-		nats.Timeout(perServer),
+		nats.Timeout(share(len(b.URLs))),
 		nats.NoReconnect(),
 		nats.SkipHostLookup(),
 		nats.SetCustomDialer(dialer),
@@ -197,15 +199,12 @@ func hostOf(server string) string {
 type recordingDialer struct {
 	ctx      context.Context //nolint:containedctx // The driver's interface has none.
 	resolver resolver
-	timeout  time.Duration
 	err      error
 }
 
 // Dial is nats.CustomDialer's.
 func (d *recordingDialer) Dial(_, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(d.ctx, d.timeout)
-	defer cancel()
-	conn, err := d.resolver.dial(ctx, address)
+	conn, err := d.resolver.dial(d.ctx, address)
 	d.err = err
 	return conn, err
 }

@@ -129,3 +129,14 @@ func TestBus(t *testing.T) {
 		})
 	}
 }
+
+// Servers that do not answer leave the last one its time.
+func TestBusWithSilentServers(t *testing.T) {
+	t.Parallel()
+	var urls []string
+	for range 4 {
+		urls = append(urls, "nats://"+silentServer(t))
+	}
+	bus := reach.Bus{URLs: append(urls, "nats://"+startNATS(t, nil)), Prefix: "mp.a"}
+	check(t, probe(t, bus), v1alpha1.ReasonReady, "NATS takes connections")
+}

@@ -64,6 +64,11 @@ func (d Database) Probe(ctx context.Context) Result {
 	if err != nil {
 		return d.result(v1alpha1.ReasonSecretInvalid, "%s", err)
 	}
+	hosts := []string{config.Host}
+	for _, fallback := range config.Fallbacks {
+		hosts = append(hosts, fallback.Host)
+	}
+	config.ConnectTimeout = share(resolver{d.Namespace}.addresses(ctx, hosts)) // for each of them
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return d.failed(err)
@@ -121,7 +126,6 @@ func (d Database) config() (*pgx.ConnConfig, error) {
 			c.RootCAs = roots
 		}
 	}
-	config.ConnectTimeout = Timeout
 	config.LookupFunc = resolver{d.Namespace}.lookup
 	config.RuntimeParams["application_name"] = "marketplane-operator"
 	config.RuntimeParams["statement_timeout"] = strconv.FormatInt(Timeout.Milliseconds(), 10)

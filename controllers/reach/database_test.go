@@ -3,7 +3,6 @@ package reach_test
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"strings"
 	"testing"
@@ -168,66 +167,54 @@ func TestDatabaseWithoutTLS(t *testing.T) {
 	check(t, got, v1alpha1.ReasonUnreachable, "the server does not offer TLS")
 }
 
-// fakeServer answers each connection with what answer writes after the start
-// of the session.
-func fakeServer(t *testing.T, answer func(*pgproto3.Backend)) string {
+// fakeURL leads to a server that answers with what answer sends.
+func fakeURL(t *testing.T, answer func(*pgproto3.Backend)) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			backend := pgproto3.NewBackend(conn, conn)
-			if _, err := backend.ReceiveStartupMessage(); err == nil {
-				answer(backend)
-				_, _ = io.Copy(io.Discard, conn) // until the client has gone
-			}
-			_ = conn.Close()
-		}
-	}()
-	return "postgres://master:hunter2@" + l.Addr().String() + "/shop?sslmode=disable"
+	return "postgres://master:hunter2@" + testpg.Fake(t, answer) + "/shop?sslmode=disable"
 }
 
 func TestDatabaseTooOld(t *testing.T) {
 	t.Parallel()
-	url := fakeServer(t, func(b *pgproto3.Backend) {
-		b.Send(&pgproto3.AuthenticationOk{})
-		b.Send(&pgproto3.ParameterStatus{Name: "server_version", Value: "14.11 (hunter2)"})
-		b.Send(&pgproto3.BackendKeyData{ProcessID: 1, SecretKey: []byte{1, 2, 3, 4}})
-		b.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
-		_ = b.Flush()
-	})
+	url := fakeURL(t, testpg.Greet("14.11 (hunter2)"))
 	check(t, probe(t, reach.Database{Server: parse(t, url, nil)}), v1alpha1.ReasonUnsupported, "it is version 14.11 (***), and 15 or newer is needed")
 }
 
 // What a server says may hold what we said to it.
 func TestDatabaseThatTellsThePassword(t *testing.T) {
 	t.Parallel()
-	url := fakeServer(t, func(b *pgproto3.Backend) {
+	url := fakeURL(t, func(b *pgproto3.Backend) {
 		b.Send(&pgproto3.ErrorResponse{Severity: "FATAL", Code: "28P01", Message: `no "hunter2" for master`})
 		_ = b.Flush()
 	})
 	check(t, probe(t, reach.Database{Server: parse(t, url, nil)}), v1alpha1.ReasonAuthenticationFailed, `no "***" for ***`)
 }
 
-func TestDatabaseThatIsSilent(t *testing.T) {
-	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0") // takes connections, and says nothing
+// silentServer takes connections, and says nothing; it returns its host:port.
+func silentServer(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
+	t.Cleanup(func() { _ = l.Close() })
+	return l.Addr().String()
+}
+
+func TestDatabaseThatIsSilent(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	got := reach.Database{Server: parse(t, "postgres://master:hunter2@"+l.Addr().String()+"/shop?sslmode=disable", nil)}.Probe(ctx)
+	got := reach.Database{Server: parse(t, "postgres://master:hunter2@"+silentServer(t)+"/shop?sslmode=disable", nil)}.Probe(ctx)
 	check(t, got, v1alpha1.ReasonUnreachable, "no answer within 5s")
 	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		t.Errorf("the probe ended before its time: %v", ctx.Err())
 	}
+}
+
+// Of a pair, the one that does not answer leaves the other its time.
+func TestDatabasePairWithASilentServer(t *testing.T) {
+	t.Parallel()
+	pg := testpg.Start(t, testpg.Options{})
+	url := strings.Replace(pg.URL("postgres", pg.Password, "postgres", "sslmode=disable"), pg.Host, silentServer(t)+","+pg.Host, 1)
+	check(t, probe(t, reach.Database{Server: parse(t, url, nil)}), v1alpha1.ReasonReady, "takes connections")
 }

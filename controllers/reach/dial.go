@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 )
 
 // resolver finds servers as pods in a namespace do: a name of one label is a
@@ -25,7 +26,23 @@ func (r resolver) lookup(ctx context.Context, host string) ([]string, error) {
 	return net.DefaultResolver.LookupHost(ctx, host)
 }
 
-// dial connects to the first address of a host that answers.
+// share is a look's time for each of several servers: one that does not answer
+// leaves the others theirs.
+func share(servers int) time.Duration { return Timeout / time.Duration(max(servers, 1)) }
+
+// addresses is how many there are of the hosts together; one that cannot be
+// looked up counts, too.
+func (r resolver) addresses(ctx context.Context, hosts []string) int {
+	n := 0
+	for _, host := range hosts {
+		found, _ := r.lookup(ctx, host) // Who connects is told why not.
+		n += max(1, len(found))
+	}
+	return n
+}
+
+// dial connects to the first address of a host that answers. Each has its part
+// of the time that is left.
 func (r resolver) dial(ctx context.Context, address string) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -36,8 +53,12 @@ func (r resolver) dial(ctx context.Context, address string) (net.Conn, error) {
 		return nil, err
 	}
 	var conn net.Conn
-	for _, a := range addresses {
-		if conn, err = new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(a, port)); err == nil {
+	for i, a := range addresses {
+		dialer := net.Dialer{}
+		if deadline, ok := ctx.Deadline(); ok {
+			dialer.Timeout = time.Until(deadline) / time.Duration(len(addresses)-i)
+		}
+		if conn, err = dialer.DialContext(ctx, "tcp", net.JoinHostPort(a, port)); err == nil {
 			return conn, nil
 		}
 	}

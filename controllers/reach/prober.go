@@ -49,8 +49,12 @@ type Owner struct {
 const (
 	// Timeout bounds one look at a server.
 	Timeout = 5 * time.Second
-	// well is how often a server that is well is looked at.
-	well = time.Minute
+	// well and seldom are how often a server that is well is looked at: the more
+	// of them there are the more seldom, so that all together are looked at once
+	// in spacing, on average.
+	well    = 10 * time.Second
+	seldom  = time.Minute
+	spacing = 50 * time.Millisecond
 	// firstPause and longestPause are how soon one that is not is looked at
 	// again, the pause doubling between them.
 	firstPause   = 2 * time.Second
@@ -64,7 +68,6 @@ const (
 // Prober looks at servers again and again, for as long as someone wants to
 // know. Equal targets are looked at once.
 type Prober struct {
-	every time.Duration
 	woken chan event.GenericEvent
 	// changed says that the schedule did.
 	changed chan struct{}
@@ -90,14 +93,9 @@ type entry struct {
 	index int
 }
 
-// NewProber returns a prober that looks at servers that are well as often as
-// given; zero means every minute.
-func NewProber(every time.Duration) *Prober {
-	if every <= 0 {
-		every = well
-	}
+// NewProber returns a prober that knows of no server yet.
+func NewProber() *Prober {
 	return &Prober{
-		every:    every,
 		woken:    make(chan event.GenericEvent, wakeBuffer),
 		changed:  make(chan struct{}, 1),
 		byOwner:  map[Owner]*entry{},
@@ -244,7 +242,7 @@ func (p *Prober) note(e *entry, result Result) []Owner {
 	if len(e.owners) == 0 {
 		return nil // Dropped meanwhile.
 	}
-	pause := p.every
+	pause := min(max(well, time.Duration(len(p.byDigest))*spacing), seldom)
 	if result.OK() {
 		e.failures = 0
 	} else {

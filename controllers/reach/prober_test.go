@@ -73,7 +73,7 @@ func owner(name string) reach.Owner {
 func inBubble(t *testing.T, test func(t *testing.T, p *reach.Prober, woken func() []string)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		p := reach.NewProber(0)
+		p := reach.NewProber()
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- p.Start(ctx) }()
@@ -115,16 +115,16 @@ func TestProberTellsNewsAlone(t *testing.T) {
 		result, known := p.Last(owner("shop"))
 		want(t, "result", []any{result, known}, []any{good, true})
 
-		// While it is well it is looked at each minute, and nobody hears of it.
+		// While it is well it is looked at every 10 s, and nobody hears of it.
 		time.Sleep(10 * time.Minute)
 		want(t, "woken by nothing new", woken(), []string(nil))
-		if n := target.count(); n < 9 || n > 12 {
+		if n := target.count(); n < 54 || n > 67 {
 			t.Errorf("%d looks in 10 minutes", n)
 		}
 
 		// An outage is believed at the second look, which comes soon.
 		target.set(gone)
-		time.Sleep(70 * time.Second)
+		time.Sleep(14 * time.Second)
 		want(t, "woken by an outage", woken(), []string{"shop"})
 		result, _ = p.Last(owner("shop"))
 		want(t, "result", result, gone)
@@ -215,4 +215,33 @@ func TestProberBoundsItsWork(t *testing.T) {
 			t.Errorf("a new server waits behind those that do not answer; woken: %s", got)
 		}
 	})
+}
+
+// Many servers that are well are looked at more seldom, and never more so than
+// once a minute.
+func TestProberSparesManyServers(t *testing.T) {
+	tests := map[string]struct{ servers, min, max int }{
+		"one":  {1, 54, 66},
+		"400":  {400, 27, 33},
+		"2000": {2000, 9, 11},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, p *reach.Prober, woken func() []string) { //nolint:thelper // It is the test.
+				var targets []*fakeTarget
+				for i := range tt.servers {
+					targets = append(targets, newFake(fmt.Sprint(i), good))
+					p.Watch(owner(fmt.Sprint(i)), targets[i])
+				}
+				for len(woken()) > 0 { // The channel is bounded.
+				}
+				time.Sleep(2 * time.Minute)
+				before := targets[0].count()
+				time.Sleep(10 * time.Minute)
+				if n := targets[0].count() - before; n < tt.min || n > tt.max {
+					t.Errorf("%d looks in 10 minutes, want %d to %d", n, tt.min, tt.max)
+				}
+			})
+		})
+	}
 }

@@ -112,15 +112,6 @@ func TestMoveToExternalDatabase(t *testing.T) {
 	server := startExternalPostgres(t, m.namespace)
 	man := openManual(t, "backup.md", m)
 	man.put(t, "ca.crt", server.ca)
-	man.put(t, "switch.yaml", []byte(`
-spec:
-  paused: false
-  database:
-    embedded: null
-    external:
-      urlSecretRef: {name: my-database}
-      tls: {caSecretRef: {name: my-database-ca}}
-`))
 	man.follow(t, "stop")
 	man.follow(t, "backup")
 	man.follow(t, "load", "URL="+server.urlFromHere(t, "ca.crt"))

@@ -23,11 +23,15 @@ type manual struct {
 	env   []string
 }
 
-// step is a block of commands with a name, in Markdown.
-var step = regexp.MustCompile("(?s)<!-- journey: ([a-z-]+) -->\n```sh\n(.*?)```")
+var (
+	// step is a block of commands with a name, in Markdown.
+	step = regexp.MustCompile("(?s)<!-- journey: ([a-z-]+) -->\n```sh\n(.*?)```")
+	// file is a file that a step reads.
+	file = regexp.MustCompile("(?s)<!-- file: ([a-z-]+\\.yaml) -->\n```yaml\n(.*?)```")
+)
 
-// openManual reads the steps of a document. They run in a folder of their own,
-// for a Marketplace.
+// openManual reads the steps of a document, and puts its files down. The steps
+// run in a folder of their own, for a Marketplace.
 func openManual(t *testing.T, document string, m marketplace) manual {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", document))
@@ -49,6 +53,9 @@ func openManual(t *testing.T, document string, m marketplace) manual {
 	)}
 	for _, found := range step.FindAllStringSubmatch(string(text), -1) {
 		man.steps[found[1]] = found[2]
+	}
+	for _, found := range file.FindAllStringSubmatch(string(text), -1) {
+		man.put(t, found[1], []byte(found[2]))
 	}
 	return man
 }

@@ -15,6 +15,7 @@ import (
 	kube "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/api/v1alpha1"
 )
 
 // The loss of any one pod, without a warning, delays what users do and does not
@@ -22,6 +23,7 @@ import (
 func TestLosingAPodDelaysAndFailsNothing(t *testing.T) {
 	spec := small()
 	spec.Messaging.Replicas = new(int32(2))
+	spec.Bus.Embedded = &v1alpha1.EmbeddedBus{Replicas: 3}
 	m := start(t, "kill", spec)
 	urls := m.urls(t)
 

@@ -2,6 +2,7 @@ package bus_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -99,9 +100,43 @@ func TestServerWantsItsToken(t *testing.T) {
 	t.Parallel()
 	s := start(t, bus.ServerOptions{Name: "one", Listen: "127.0.0.1:0", Token: "secret"})
 	defer stop(t, s)
-	if conn, err := nats.Connect(s.URL()); err == nil {
-		conn.Close()
-		t.Error("a client without the token got in")
+	for name, options := range map[string][]nats.Option{"no token": nil, "another token": {nats.Token("guess")}} {
+		conn, err := nats.Connect(s.URL(), options...)
+		if err == nil {
+			conn.Close()
+		}
+		if !errors.Is(err, nats.ErrAuthorization) {
+			t.Errorf("with %s: error = %v, want %v", name, err, nats.ErrAuthorization)
+		}
+	}
+}
+
+// What knows another token does not become a member of the cluster.
+func TestMemberWantsItsToken(t *testing.T) {
+	t.Parallel()
+	route := freeAddress(t)
+	logged := make(records, 64)
+	s, err := bus.StartServer(bus.ServerOptions{
+		Name: "one", Listen: "127.0.0.1:0", Token: "secret", RouteListen: route, Log: slog.New(logged),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop(t, s)
+	stranger := start(t, bus.ServerOptions{
+		Name: "two", Listen: "127.0.0.1:0", Token: "guess", RouteListen: "127.0.0.1:0", Routes: []string{"nats-route://" + route},
+	})
+	defer stop(t, stranger)
+	timeout := time.After(patience)
+	for {
+		select {
+		case record := <-logged:
+			if strings.Contains(strings.ToLower(record.Message), "authentication error") {
+				return
+			}
+		case <-timeout:
+			t.Fatal("a member with another token was not refused")
+		}
 	}
 }
 

@@ -41,8 +41,20 @@ type Plan struct {
 	Schemas     []Schema
 }
 
-// insufficientPrivilege is an SQLSTATE (PostgreSQL's manual, appendix A).
-const insufficientPrivilege = "42501"
+// SQLSTATEs (PostgreSQL's manual, appendix A).
+const (
+	insufficientPrivilege = "42501"
+	lockNotAvailable      = "55P03"
+)
+
+const (
+	// lockWait is how long a statement waits for a lock that another session
+	// holds. All that comes after it queues behind it, those of the release that
+	// runs among them, so it gives way soon; whoever called tries again.
+	lockWait = 5 * time.Second
+	// turnWait is how long a run waits for another one.
+	turnWait = time.Minute
+)
 
 // MinServerVersion is the oldest PostgreSQL that works, as server_version_num.
 const MinServerVersion = 150000
@@ -64,11 +76,9 @@ func Apply(ctx context.Context, url string, plan Plan, log *slog.Logger) error {
 	if err := checkVersion(ctx, conn); err != nil {
 		return err
 	}
-	// Held by the connection: two runs wait for each other.
-	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", lockID(plan.Installation)); err != nil {
-		return fmt.Errorf("take the migration lock: %w", err)
+	if err := takeTurn(ctx, conn, plan.Installation); err != nil {
+		return err
 	}
-
 	events := contract.EventsSchema(plan.Installation)
 	if err := ensureSchema(ctx, conn, events); err != nil {
 		return err
@@ -102,6 +112,35 @@ func Apply(ctx context.Context, url string, plan Plan, log *slog.Logger) error {
 	return nil
 }
 
+// takeTurn waits for other runs. The lock is held by the connection.
+func takeTurn(ctx context.Context, conn *pgx.Conn, installation string) error {
+	if err := boundLocks(ctx, conn, turnWait); err != nil {
+		return err
+	}
+	_, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", lockID(installation))
+	if isCode(err, lockNotAvailable) {
+		return fmt.Errorf("another migration of this installation has run for more than %s: %w", turnWait, err)
+	}
+	if err != nil {
+		return fmt.Errorf("take the migration lock: %w", err)
+	}
+	return boundLocks(ctx, conn, lockWait)
+}
+
+// boundLocks says how long statements on a connection may wait for locks. It is
+// no parameter of the connection's start, which poolers refuse.
+func boundLocks(ctx context.Context, conn *pgx.Conn, wait time.Duration) error {
+	if _, err := conn.Exec(ctx, fmt.Sprintf("SET lock_timeout = %d", wait.Milliseconds())); err != nil {
+		return fmt.Errorf("bound the wait for locks: %w", err)
+	}
+	return nil
+}
+
+func isCode(err error, code string) bool {
+	var refused *pgconn.PgError
+	return errors.As(err, &refused) && refused.Code == code
+}
+
 func checkVersion(ctx context.Context, conn *pgx.Conn) error {
 	var number int
 	var name string
@@ -131,8 +170,7 @@ func ensureRole(ctx context.Context, conn *pgx.Conn, role, password string) erro
 	// Role statements take no parameters; a verifier needs no quoting.
 	statement := fmt.Sprintf("%s ROLE %s LOGIN NOINHERIT PASSWORD '%s'", verb, quote(role), verifier)
 	_, err = conn.Exec(ctx, statement)
-	var refused *pgconn.PgError
-	if exists && errors.As(err, &refused) && refused.Code == insufficientPrivilege {
+	if exists && isCode(err, insufficientPrivilege) {
 		return fmt.Errorf("ALTER role %s: %w: another administrator made it: use that one, or let it GRANT the role to this one WITH ADMIN OPTION", role, err)
 	}
 	if err != nil {
@@ -172,7 +210,9 @@ func grant(ctx context.Context, conn *pgx.Conn, role, schema, events string) err
 func up(ctx context.Context, config *pgx.ConnConfig, schema string, migrations fs.FS, log *slog.Logger) error {
 	config = config.Copy()
 	config.RuntimeParams["search_path"] = quote(schema)
-	db := stdlib.OpenDB(*config)
+	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
+		return boundLocks(ctx, conn, lockWait)
+	}))
 	defer func() { _ = db.Close() }()
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations)
 	if err != nil {
@@ -181,6 +221,9 @@ func up(ctx context.Context, config *pgx.ConnConfig, schema string, migrations f
 	results, err := provider.Up(ctx)
 	for _, r := range results {
 		log.Info("migration applied", "schema", schema, "file", r.Source.Path, "duration_ms", r.Duration.Milliseconds())
+	}
+	if isCode(err, lockNotAvailable) {
+		return fmt.Errorf("migrate %s: %w: a session held a table for %s, which pg_stat_activity tells; the migration gave way, and can be tried again", schema, err, lockWait)
 	}
 	if err != nil {
 		return fmt.Errorf("migrate %s: %w", schema, err)

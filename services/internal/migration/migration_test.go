@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
@@ -191,7 +192,7 @@ func TestRunsOfOneInstallationWaitForEachOther(t *testing.T) {
 	if _, err := holder.Exec(t.Context(), "SELECT pg_advisory_xact_lock($1)", held); err != nil {
 		t.Fatal(err)
 	}
-	slow := fstest.MapFS{"00001_slow.sql": {Data: []byte("-- +goose Up\nSELECT pg_advisory_xact_lock(42);\nCREATE TABLE things (id int PRIMARY KEY);\n")}}
+	slow := fstest.MapFS{"00001_slow.sql": {Data: []byte("-- +goose Up\nSET LOCAL lock_timeout = 0;\nSELECT pg_advisory_xact_lock(42);\nCREATE TABLE things (id int PRIMARY KEY);\n")}}
 	results := make(chan error, 2)
 	for range cap(results) {
 		go func() {
@@ -230,6 +231,96 @@ func TestRunsOfOneInstallationWaitForEachOther(t *testing.T) {
 		if err := <-results; err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A migration that cannot have a table gives way to those that use it, or they
+// would queue behind it, and succeeds once it can.
+func TestMigrationGivesWay(t *testing.T) {
+	t.Parallel()
+	url := testkit.EmptyDatabase(t)
+	apply := func(migrations fs.FS) error {
+		return migration.Apply(t.Context(), url, migration.Plan{
+			Installation: "0a", Events: eventlog.Migrations(), AdoptEvents: eventlog.Adopt,
+			Schemas: []migration.Schema{{Service: contract.ComponentAuth, Password: "one", Migrations: migrations}},
+		}, testkit.Logger(t))
+	}
+	if err := apply(things); err != nil {
+		t.Fatal(err)
+	}
+	pool, err := pgxpool.New(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	long, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = long.Rollback(context.WithoutCancel(t.Context())) }() // before it is waited for, if the test fails
+	table := `"` + contract.DatabaseSchema("0a", contract.ComponentAuth) + `".things`
+	if _, err := long.Exec(t.Context(), "SELECT id FROM "+table); err != nil {
+		t.Fatal(err)
+	}
+	later := fstest.MapFS{
+		"00001_things.sql": things["00001_things.sql"],
+		"00002_colour.sql": {Data: []byte("-- +goose Up\nALTER TABLE things ADD COLUMN colour text;\n")},
+	}
+	if err := apply(later); err == nil || !strings.Contains(err.Error(), "the migration gave way") {
+		t.Errorf("error = %v", err)
+	}
+	if _, err := pool.Exec(t.Context(), "INSERT INTO "+table+" (id) VALUES (1)"); err != nil {
+		t.Errorf("the release that runs: %v", err)
+	}
+	if err := long.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := apply(later); err != nil {
+		t.Errorf("after the transaction has ended: %v", err)
+	}
+}
+
+// The documented statements leave nothing of an installation, and all of another.
+func TestInstallationIsRemovedAsDocumented(t *testing.T) {
+	t.Parallel()
+	document, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "backup.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, statements, found := strings.Cut(string(document), "```sql\n")
+	statements, _, closed := strings.Cut(statements, "```")
+	if !found || !closed {
+		t.Fatal("docs/backup.md has no SQL any more")
+	}
+	url := testkit.EmptyDatabase(t)
+	for _, installation := range []string{"re-moved", "kept"} {
+		plan := migration.Plan{Installation: installation, Events: eventlog.Migrations(), AdoptEvents: eventlog.Adopt}
+		for _, service := range contract.Services() {
+			plan.Schemas = append(plan.Schemas, migration.Schema{Service: service, Password: "one", Migrations: things})
+		}
+		if err := migration.Apply(t.Context(), url, plan, testkit.Logger(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pool, err := pgxpool.New(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	if _, err := pool.Exec(t.Context(), strings.ReplaceAll(statements, "INSTALLATION", "removed")); err != nil {
+		t.Fatal(err)
+	}
+	var left string
+	if err := pool.QueryRow(t.Context(), `
+		SELECT string_agg(name, ' ' ORDER BY name) FROM (
+			SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname ~ '^mp_(removed|kept)_'
+			UNION SELECT 'role ' || rolname FROM pg_roles WHERE rolname ~ '^mp_(removed|kept)_'
+		) AS all_of_both (name)`).Scan(&left); err != nil {
+		t.Fatal(err)
+	}
+	const want = "role mp_kept_auth role mp_kept_messaging role mp_kept_tasks schema mp_kept_auth schema mp_kept_events schema mp_kept_messaging schema mp_kept_tasks"
+	if left != want {
+		t.Errorf("left are %s, want %s", left, want)
 	}
 }
 
