@@ -105,6 +105,11 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (config,
 	if flags.NArg() > 0 {
 		return c, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
+	if c.logLevel < slog.LevelDebug {
+		// From there on the Kubernetes client logs what it reads and writes, Secrets
+		// included.
+		return c, fmt.Errorf("--log-level=%s is more than debug, and would log Secrets", c.logLevel)
+	}
 	if c.image == "" {
 		return c, fmt.Errorf("the image of the services is not known: set --image or %s", envImage)
 	}

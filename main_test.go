@@ -50,6 +50,7 @@ func TestParse(t *testing.T) {
 		"unknown flag":      {args: []string{"--colour"}, wantErr: "not defined: -colour"},
 		"an argument":       {args: []string{"run"}, wantErr: `unexpected argument "run"`},
 		"a wrong log level": {args: []string{"--log-level=loud"}, wantErr: "log-level"},
+		"beyond debug":      {args: []string{"--log-level=debug-4"}, wantErr: "--log-level=DEBUG-4 is more than debug"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
