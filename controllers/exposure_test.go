@@ -16,11 +16,13 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/marketplane/marketplane/api/v1alpha1"
+	"github.com/marketplane/marketplane/controllers/desired"
 	"github.com/marketplane/marketplane/controllers/internal/testpg"
 )
 
@@ -196,6 +198,21 @@ func (g *gateway) uninstall() {
 	}
 }
 
+// gone waits until the definition is no more: while it is on its way out it is
+// not served, and cannot be made again.
+func (g *gateway) gone() {
+	g.t.Helper()
+	crd := &metav1.PartialObjectMetadata{}
+	crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
+	g.eventually("the definition of HTTPRoutes is gone", func() error {
+		err := g.world.client.Get(g.ctx, client.ObjectKey{Name: "httproutes." + desired.KindHTTPRoute.Group}, crd)
+		if !apierrors.IsNotFound(err) {
+			return orFound(err)
+		}
+		return nil
+	})
+}
+
 // route waits for the HTTPRoute.
 func (g *gateway) route() *gatewayv1.HTTPRoute {
 	g.t.Helper()
@@ -285,6 +302,7 @@ func TestHTTPRoute(t *testing.T) {
 
 	g.uninstall()
 	w.awaitStalled(m, v1alpha1.ReasonAPIMissing)
+	g.gone()
 	g.install()
 	g.answer(metav1.ConditionTrue, metav1.ConditionTrue, "Accepted", "")
 	w.awaitReady(m)

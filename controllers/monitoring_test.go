@@ -228,7 +228,8 @@ func TestOptionalAPIsThatAreNotKnown(t *testing.T) {
 
 	w.intercept.Store(nil)
 	w.awaitExposed(m, metav1.ConditionFalse, v1alpha1.ReasonAPIMissing)
-	w.must(p.get("shop", m))
+	w.must(w.get("shop", m))
 	w.edit(m, func() { m.Spec.Monitoring.Disabled = true })
 	p.eventuallyNoDashboard()
+	p.uninstall()
 }

@@ -114,7 +114,7 @@ func TestNothingLeadsToTheInternalPort(t *testing.T) {
 			case "HTTPRoute":
 				for _, rule := range read[gatewayv1.HTTPRoute](t, object).Spec.Rules {
 					for _, ref := range rule.BackendRefs {
-						check(object, int32(*ref.Port), "")
+						check(object, *ref.Port, "")
 					}
 				}
 			}

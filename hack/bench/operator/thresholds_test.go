@@ -121,10 +121,10 @@ func TestThresholdsFile(t *testing.T) {
 		t.Errorf("a limit is missing: %+v", got)
 	}
 	file := filepath.Join(t.TempDir(), "thresholds.yaml")
-	if err := os.WriteFile(file, []byte("aplied: 6m\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("apply: 6m\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readThresholds(file); err == nil || !strings.Contains(err.Error(), "aplied") {
+	if _, err := readThresholds(file); err == nil || !strings.Contains(err.Error(), "apply") {
 		t.Errorf("a mistyped limit: %v", err)
 	}
 }
