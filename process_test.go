@@ -430,7 +430,7 @@ func TestOperatorsDoNotFight(t *testing.T) {
 	i.marketplace("two", "first")
 	i.awaitApplied("two", "first")
 	i.eventually("the second operator asks to lead", func() error {
-		if !strings.Contains(second.log.String(), "attempting to acquire leader lease") {
+		if !strings.Contains(second.log.String(), "acquire leader lease") {
 			return errors.New("it does not")
 		}
 		return nil
@@ -463,7 +463,7 @@ func TestOperatorsDoNotFight(t *testing.T) {
 	// One that is told to stop gives the lease back: nobody waits for its end.
 	third := i.start(nil, "--watch-namespaces=one", "--leader-election-id=one")
 	i.eventually("the third operator asks to lead", func() error {
-		if !strings.Contains(third.log.String(), "attempting to acquire leader lease") {
+		if !strings.Contains(third.log.String(), "acquire leader lease") {
 			return errors.New("it does not")
 		}
 		return nil

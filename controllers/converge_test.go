@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
-	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -33,16 +32,15 @@ func (w *world) inventory() map[string]client.Object {
 	w.t.Helper()
 	found := map[string]client.Object{}
 	for kind, list := range map[string]client.ObjectList{
-		"Deployment":              &appsv1.DeploymentList{},
-		"StatefulSet":             &appsv1.StatefulSetList{},
-		"Job":                     &batchv1.JobList{},
-		"Service":                 &corev1.ServiceList{},
-		"ConfigMap":               &corev1.ConfigMapList{},
-		"Secret":                  &corev1.SecretList{},
-		"PersistentVolumeClaim":   &corev1.PersistentVolumeClaimList{},
-		"PodDisruptionBudget":     &policyv1.PodDisruptionBudgetList{},
-		"NetworkPolicy":           &networkingv1.NetworkPolicyList{},
-		"HorizontalPodAutoscaler": &autoscalingv2.HorizontalPodAutoscalerList{},
+		"Deployment":            &appsv1.DeploymentList{},
+		"StatefulSet":           &appsv1.StatefulSetList{},
+		"Job":                   &batchv1.JobList{},
+		"Service":               &corev1.ServiceList{},
+		"ConfigMap":             &corev1.ConfigMapList{},
+		"Secret":                &corev1.SecretList{},
+		"PersistentVolumeClaim": &corev1.PersistentVolumeClaimList{},
+		"PodDisruptionBudget":   &policyv1.PodDisruptionBudgetList{},
+		"NetworkPolicy":         &networkingv1.NetworkPolicyList{},
 	} {
 		w.must(w.client.List(w.ctx, list, client.InNamespace(w.namespace)))
 		objects, err := meta.ExtractList(list)

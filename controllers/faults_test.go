@@ -16,6 +16,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -199,8 +200,14 @@ var (
 // its name, ids, addresses and random contents.
 func (w *world) shapes(m *v1alpha1.Marketplace) map[string]string {
 	w.t.Helper()
+	objects := w.inventory()
+	var autoscalers autoscalingv2.HorizontalPodAutoscalerList
+	w.must(w.client.List(w.ctx, &autoscalers, client.InNamespace(w.namespace)))
+	for i := range autoscalers.Items {
+		objects["HorizontalPodAutoscaler/"+autoscalers.Items[i].Name] = &autoscalers.Items[i]
+	}
 	shapes := map[string]string{}
-	for key, object := range w.inventory() {
+	for key, object := range objects {
 		if !strings.HasPrefix(object.GetName(), m.Name+"-") {
 			continue
 		}

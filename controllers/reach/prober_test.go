@@ -3,6 +3,7 @@ package reach_test
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -230,8 +231,8 @@ func TestProberSparesManyServers(t *testing.T) {
 			inBubble(t, func(t *testing.T, p *reach.Prober, woken func() []string) { //nolint:thelper // It is the test.
 				var targets []*fakeTarget
 				for i := range tt.servers {
-					targets = append(targets, newFake(fmt.Sprint(i), good))
-					p.Watch(owner(fmt.Sprint(i)), targets[i])
+					targets = append(targets, newFake(strconv.Itoa(i), good))
+					p.Watch(owner(strconv.Itoa(i)), targets[i])
 				}
 				for len(woken()) > 0 { // The channel is bounded.
 				}

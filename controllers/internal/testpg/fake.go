@@ -12,7 +12,7 @@ import (
 // session, until the test ends. It returns its host:port.
 func Fake(t *testing.T, answer func(*pgproto3.Backend)) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
