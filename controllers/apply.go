@@ -64,22 +64,25 @@ func (r *Reconciler) apply(ctx context.Context, m *v1alpha1.Marketplace, mem *me
 
 func (r *Reconciler) applyObject(ctx context.Context, m *v1alpha1.Marketplace, mem *memory, seen observation, object desired.Object, s size) error {
 	key := keyOf(object)
+	digest, err := digestOf(object)
+	if err != nil {
+		return fmt.Errorf("render %s: %w", key, err)
+	}
+	known, live := mem.applied[key], seen.objects[key]
+	if live != nil && known == (appliedRecord{live.GetUID(), digest, versionOf(live), live.GetGeneration()}) {
+		// Nearly always: what follows takes most of the memory of a look.
+		return checkOwned(m, key.kind, live)
+	}
+
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
 	if err != nil {
 		return fmt.Errorf("render %s: %w", key, err)
 	}
 	u := &unstructured.Unstructured{Object: content}
-	digest, err := digestOf(content)
-	if err != nil {
-		return fmt.Errorf("render %s: %w", key, err)
-	}
-
-	known := mem.applied[key]
 	c := change{
 		key: key, after: u, size: s,
 		repaired: known.digest == digest, leftAlone: leavesReplicas(key.kind, content),
 	}
-	live := seen.objects[key]
 	if live == nil && known.uid != "" {
 		// It was there: it has been deleted since, or the cache does not know it yet.
 		if live, err = r.lookUp(ctx, key, u); err != nil {
@@ -93,6 +96,7 @@ func (r *Reconciler) applyObject(ctx context.Context, m *v1alpha1.Marketplace, m
 			return err
 		}
 		if known.digest == digest && known.stands(live, u) {
+			mem.applied[key] = appliedRecord{known.uid, digest, versionOf(live), live.GetGeneration()}
 			return nil
 		}
 		err = r.update(ctx, u, live)
@@ -305,7 +309,7 @@ func deref(s *string) string {
 	return *s
 }
 
-func digestOf(content map[string]any) (string, error) {
+func digestOf(content any) (string, error) {
 	b, err := json.Marshal(content)
 	if err != nil {
 		return "", err

@@ -139,6 +139,7 @@ func (b Bus) options(dialer *recordingDialer) ([]nats.Option, error) {
 		nats.Timeout(share(len(b.URLs))),
 		nats.NoReconnect(),
 		nats.SkipHostLookup(),
+		nats.SyncQueueLen(1), // one message is waited for; the default is half a megabyte
 		nats.SetCustomDialer(dialer),
 		// What is not permitted is looked for, not logged.
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),

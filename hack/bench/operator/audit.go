@@ -13,22 +13,27 @@ import (
 
 // counts are the operator's requests over some time, by what they were.
 type counts struct {
-	// byObject are writes by object; a status is written to its object.
+	// byObject are writes that took effect by object; a status is written to its
+	// object.
 	byObject map[string]int
 	// byKind are writes by resource and verb, "deployments patch" for one.
 	byKind map[string]int
 	// refused are writes that were answered with an error, by resource, verb
-	// and code. They count as writes too.
+	// and code.
 	refused map[string]int
 	events  int
 	leases  int
 	reads   map[string]int
 }
 
-// writes is their sum without Events and the Lease.
+// writes is the sum of those that took effect and those that did not, without
+// Events and the Lease.
 func (c counts) writes() int {
 	sum := 0
 	for _, n := range c.byObject {
+		sum += n
+	}
+	for _, n := range c.refused {
 		sum += n
 	}
 	return sum
@@ -124,11 +129,12 @@ func (c *counts) add(event auditEvent) {
 		return
 	default: // An object of a Marketplace, or one itself.
 	}
-	c.byObject[ref.Resource+" "+ref.Namespace+"/"+ref.Name]++
-	c.byKind[kind+" "+event.Verb]++
 	if event.ResponseStatus.Code >= 400 {
 		c.refused[fmt.Sprintf("%s %s %d", kind, event.Verb, event.ResponseStatus.Code)]++
+		return
 	}
+	c.byObject[ref.Resource+" "+ref.Namespace+"/"+ref.Name]++
+	c.byKind[kind+" "+event.Verb]++
 }
 
 // table is a count by name as one line, most first.
