@@ -62,6 +62,22 @@ func TestRefusals(t *testing.T) {
 			spec:    "messaging: {allowedOrigins: ['https://a.example,https://b.example']}",
 			wantErr: "an allowed origin must be scheme://host",
 		},
+		"support agent by name": {
+			spec:    "messaging: {support: {userIDs: [anna]}}",
+			wantErr: "spec.messaging.support.userIDs[0]: Invalid value: \"anna\": a user id must be a UUID in lower case",
+		},
+		"support agent in upper case": {
+			spec:    "messaging: {support: {userIDs: [01890A5D-AC96-774B-BCCE-B302099A8057]}}",
+			wantErr: "a user id must be a UUID in lower case",
+		},
+		"support agent that is nobody": {
+			spec:    "messaging: {support: {userIDs: [00000000-0000-0000-0000-000000000000]}}",
+			wantErr: "a user id must be a UUID in lower case",
+		},
+		"no support agents": {
+			spec:    "messaging: {support: {userIDs: []}}",
+			wantErr: "spec.messaging.support.userIDs",
+		},
 		"issuer that is no URL": {
 			spec:    "auth: {issuer: 'auth.example.com'}",
 			wantErr: "auth.issuer must be an http or https URL without query and fragment",
@@ -194,7 +210,7 @@ func TestAccepted(t *testing.T) {
 	tests := map[string]string{
 		"a": "",
 		"b": "{}",
-		"c": "messaging: {autoscaling: {maxReplicas: 1}, allowedOrigins: ['https://app.example.com', 'http://localhost:3000', 'http://[::1]:8080']}",
+		"c": "messaging: {autoscaling: {maxReplicas: 1}, allowedOrigins: ['https://app.example.com', 'http://localhost:3000', 'http://[::1]:8080'], support: {userIDs: [01890a5d-ac96-774b-bcce-b302099a8057]}}",
 		"d": "auth: {issuer: 'https://auth.example.com/tenant', trustedProxies: ['10.0.0.0/8', 'fd00::/8'], resources: {requests: {cpu: 1}, limits: {cpu: 1500m}}}",
 		"e": "database: {embedded: {storage: {size: 1Gi, className: fast, deletionPolicy: Delete}, image: 'postgres:17'}}",
 	}

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -11,7 +13,9 @@ import (
 	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/services/internal/env"
 	"github.com/marketplane/marketplane/services/internal/eventlog"
+	"github.com/marketplane/marketplane/services/internal/idempotency"
 	"github.com/marketplane/marketplane/services/internal/lifecycle"
+	"github.com/marketplane/marketplane/services/internal/postgres"
 	"github.com/marketplane/marketplane/services/internal/web"
 	"github.com/marketplane/marketplane/services/messaging"
 	"github.com/marketplane/marketplane/services/messaging/commit"
@@ -28,12 +32,12 @@ func runMessaging(ctx context.Context, in invocation) error {
 	}
 	source := env.New(in.getenv)
 	config := readService(source)
-	origins := readOrigins(source)
+	origins, agents := readOrigins(source), readAgents(source)
 	if err := source.Err(); err != nil {
 		return err
 	}
 	return runService(ctx, in, config, contract.ComponentMessaging, func(p *platform) error {
-		return addMessaging(p, origins)
+		return addMessaging(p, origins, agents)
 	})
 }
 
@@ -50,20 +54,41 @@ func readOrigins(source *env.Source) []string {
 	return origins
 }
 
+// maxAgents bounds the support agents: each is a member of every support
+// conversation.
+const maxAgents = 50
+
+func readAgents(source *env.Source) []uuid.UUID {
+	var agents []uuid.UUID
+	for _, text := range source.List(contract.EnvSupportUserIDs) {
+		id, err := uuid.Parse(text)
+		if err != nil || id == uuid.Nil || slices.Contains(agents, id) {
+			source.Fail(contract.EnvSupportUserIDs, fmt.Errorf("must be users' ids, each a UUID and there once"))
+			return nil
+		}
+		agents = append(agents, id)
+	}
+	if len(agents) > maxAgents {
+		source.Fail(contract.EnvSupportUserIDs, fmt.Errorf("names more than %d users", maxAgents))
+	}
+	return agents
+}
+
 // addMessaging puts the messaging service on a platform. Browsers may open
-// sockets from the given origins.
-func addMessaging(p *platform, origins []string) error {
+// sockets from the given origins; agents are the marketplace's support.
+func addMessaging(p *platform, origins []string, agents []uuid.UUID) error {
 	store := messagingstore.New(p.pool, time.Now)
 	connections := hub.New(store, hub.NewNATS(p.bus, p.subjects, p.log), hub.Options{
 		Instance: p.config.instance, Window: p.config.drain.Window,
 	}, p.log, p.registry)
 	queue := commit.NewQueue(store, connections.Announce, commit.Options{}, p.log, p.registry)
-	service := messaging.NewService(store, queue, connections, messaging.DefaultSendRate, time.Now)
+	service := messaging.NewService(store, queue, connections, messaging.DefaultSendRate, time.Now, agents...)
+	keeper := idempotency.NewKeeper(&postgres.Transactor{Pool: p.pool}, time.Now)
 	sockets := wsapi.NewServer(service, connections, liveSessions{p.sessions}, wsapi.Options{
 		AllowedOrigins: origins, ResumeTTL: messaging.ResumeTTL,
 	}, p.log, p.registry)
 
-	messagingapi.Register(web.NewAPI(p.router, "Marketplane messaging", p.log, p.sessions), service)
+	messagingapi.Register(web.NewAPI(p.router, "Marketplane messaging", p.log, p.sessions), service, keeper)
 	p.router.Get(wsapi.Path, sockets.ServeHTTP)
 	p.internal.HandleFunc("GET "+contract.PathLoad, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -75,6 +100,7 @@ func addMessaging(p *platform, origins []string) error {
 
 	inbox := store.NewInbox(connections.Announce)
 	p.group.Go("old stream items", func(ctx context.Context) error { return messaging.Sweep(ctx, store, p.log) })
+	p.group.Go("messaging's idempotency keys", func(ctx context.Context) error { return keeper.Run(ctx, p.log) })
 	p.group.Add(lifecycle.Part{Name: "commits", Start: queue.Start, Stop: queue.Stop})
 	// After the commits, so that it stops before them: what is in flight on its
 	// connections is acknowledged until the last one is closed.

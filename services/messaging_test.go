@@ -270,6 +270,32 @@ func TestMessagingDrainsWhenItIsToldToStop(t *testing.T) {
 	}
 }
 
+func ids(n int) []string {
+	out := make([]string, n)
+	for i := range out {
+		out[i] = uuid.NewString()
+	}
+	return out
+}
+
+func TestMessagingRefusesWhatIsNoAgent(t *testing.T) {
+	t.Parallel()
+	const anna = "01890a5d-ac96-774b-bcce-b302099a8057"
+	for name, agents := range map[string]string{
+		"a name":   "anna",
+		"nobody":   "00000000-0000-0000-0000-000000000000",
+		"twice":    anna + "," + anna,
+		"too many": strings.Join(ids(maxAgents+1), ","),
+	} {
+		err := run(t.Context(), []string{contract.ComponentMessaging}, func(name string) string {
+			return map[string]string{contract.EnvSupportUserIDs: agents}[name]
+		}, testWriter{t}, testWriter{t})
+		if err == nil || !strings.Contains(err.Error(), contract.EnvSupportUserIDs+": ") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestMessagingRefusesWhatIsNoOrigin(t *testing.T) {
 	t.Parallel()
 	err := run(t.Context(), []string{contract.ComponentMessaging}, func(name string) string {

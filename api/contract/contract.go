@@ -112,6 +112,9 @@ const (
 	// https://app.example.com, that browsers may open WebSockets from beside
 	// the service's own host.
 	EnvAllowedOrigins = "MARKETPLANE_ALLOWED_ORIGINS"
+	// EnvSupportUserIDs is, for messaging, a comma-separated list of the users
+	// (at most 50 ids) who answer in support conversations.
+	EnvSupportUserIDs = "MARKETPLANE_SUPPORT_USER_IDS"
 	// EnvDrainFloor and EnvDrainWindow are Go durations; see Drain.
 	EnvDrainFloor  = "MARKETPLANE_DRAIN_FLOOR"
 	EnvDrainWindow = "MARKETPLANE_DRAIN_WINDOW"

@@ -34,6 +34,7 @@ func PublicPaths() []PublicPath {
 		{Prefix: "/.well-known/oauth-authorization-server", Component: ComponentAuth},
 		{Prefix: "/v1/tasks", Component: ComponentTasks},
 		{Prefix: "/v1/conversations", Component: ComponentMessaging},
+		{Prefix: "/v1/blocks", Component: ComponentMessaging},
 
 		{Prefix: PathWebSocket, Component: ComponentMessaging, WebSocket: true},
 		// Where Socket.IO clients look for a server.

@@ -416,6 +416,10 @@ type MessagingSpec struct {
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=32
 	AllowedOrigins []Origin `json:"allowedOrigins,omitempty"`
+	// support says who answers for the marketplace. Default: nobody, and users
+	// can't open support conversations.
+	// +optional
+	Support *SupportSpec `json:"support,omitempty"`
 	// resources of each pod's container.
 	// +optional
 	Resources *Resources `json:"resources,omitempty"`
@@ -429,6 +433,25 @@ type MessagingSpec struct {
 // +kubebuilder:validation:MaxLength=270
 // +kubebuilder:validation:XValidation:rule="self.matches('^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\\\\[[0-9A-Fa-f:.]+\\\\])(:[0-9]{1,5})?$')",message="an allowed origin must be scheme://host or scheme://host:port with http or https, such as https://app.example.com, without path, user or wildcard"
 type Origin string
+
+// SupportSpec says who answers for the marketplace.
+type SupportSpec struct {
+	// userIDs are the ids of the users who are its support agents, as auth gave
+	// them. Each becomes a member of every support conversation that is opened
+	// from then on. Who is taken from the list stays a member where it is one,
+	// without an agent's rights. Ids that nobody has are taken for ids.
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=50
+	UserIDs []UserID `json:"userIDs"`
+}
+
+// UserID is a user's id: a UUID in lower case.
+//
+// +kubebuilder:validation:MaxLength=36
+// +kubebuilder:validation:XValidation:rule="self.matches('^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$') && self != '00000000-0000-0000-0000-000000000000'",message="a user id must be a UUID in lower case, such as 01890a5d-ac96-774b-bcce-b302099a8057: the user_id that logging in answers"
+type UserID string
 
 // AutoscalingSpec lets the operator choose the number of messaging pods:
 // ceil(connections / targetConnections), within the limits.

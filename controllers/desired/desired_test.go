@@ -97,6 +97,7 @@ messaging:
   autoscaling: {minReplicas: 2, maxReplicas: 9, targetConnections: 1000}
   drain: {floorSeconds: 3, windowSeconds: 12}
   allowedOrigins: [https://app.example.com, http://localhost:3000]
+  support: {userIDs: [01890a5d-ac96-774b-bcce-b302099a8057, 01890a5d-ac96-774b-bcce-b302099a8058]}
 networkPolicy:
   clientNamespaces: [ingress]
   monitoringNamespaces: [monitoring, marketplane-system]

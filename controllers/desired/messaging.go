@@ -19,6 +19,16 @@ func (r renderer) messaging() Object {
 	for _, origin := range spec.AllowedOrigins {
 		origins = append(origins, string(origin))
 	}
+	environment := []*corev1ac.EnvVarApplyConfiguration{
+		env(contract.EnvAllowedOrigins, strings.Join(origins, ",")),
+	}
+	if spec.Support != nil && r.in.Release != FirstRelease { // which has no support conversations
+		agents := make([]string, 0, len(spec.Support.UserIDs))
+		for _, id := range spec.Support.UserIDs {
+			agents = append(agents, string(id))
+		}
+		environment = append(environment, env(contract.EnvSupportUserIDs, strings.Join(agents, ",")))
+	}
 	return r.deployment(workload{
 		component: contract.ComponentMessaging,
 		replicas:  r.replicas(contract.ComponentMessaging, r.in.MessagingReplicas),
@@ -26,9 +36,7 @@ func (r renderer) messaging() Object {
 		resources: spec.Resources,
 		defaults:  amounts{cpu: "100m", memory: "128Mi", memoryLimit: "512Mi"},
 		drain:     contract.Drain{Floor: spec.Drain.Floor(), Window: spec.Drain.Window()},
-		env: []*corev1ac.EnvVarApplyConfiguration{
-			env(contract.EnvAllowedOrigins, strings.Join(origins, ",")),
-		},
+		env:       environment,
 		podLabels: map[string]string{contract.LabelServing: "true"},
 		shape:     spec.Template,
 	})

@@ -54,6 +54,9 @@ func checkBody(body json.RawMessage) (json.RawMessage, error) {
 	if compact.String() == "{}" {
 		return nil, errBodyShape
 	}
+	if err := checkAttachments(compact.Bytes()); err != nil {
+		return nil, err
+	}
 	return compact.Bytes(), nil
 }
 

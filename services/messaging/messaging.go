@@ -16,10 +16,13 @@ import (
 // Role is a member's part in a conversation.
 type Role string
 
-// The roles.
+// The roles. A task's conversation has a client and a tasker, the others have
+// support agents and users.
 const (
-	RoleClient Role = "client"
-	RoleTasker Role = "tasker"
+	RoleClient  Role = "client"
+	RoleTasker  Role = "tasker"
+	RoleSupport Role = "support"
+	RoleUser    Role = "user"
 )
 
 // Member is one of a conversation's members.
@@ -30,16 +33,36 @@ type Member struct {
 	ReadSeq int64
 }
 
-// Conversation is about one task, between its client and one tasker.
+// ConversationKind is what a conversation is for.
+type ConversationKind string
+
+// The kinds of conversations.
+const (
+	// ConversationTask is about one task, between its client and one tasker.
+	ConversationTask ConversationKind = "task"
+	// ConversationSupport is between a user and the marketplace's support agents,
+	// and whom these bring in.
+	ConversationSupport ConversationKind = "support"
+)
+
+// Conversation is a place where its members, and they alone, write and read.
 type Conversation struct {
 	// ID is a UUIDv7: newer conversations have greater ones.
-	ID     uuid.UUID
+	ID   uuid.UUID
+	Kind ConversationKind
+	// TaskID is uuid.Nil unless the conversation is about a task.
 	TaskID uuid.UUID
-	// Title is the task's, when the conversation began.
+	// Title is the task's, when the conversation began, or the subject that its
+	// user gave.
 	Title   string
 	Members []Member
 	// LastSeq is the newest message's seq, 0 before the first.
-	LastSeq   int64
+	LastSeq int64
+	// Unread is how many messages of others are beyond the read position of the
+	// member who asks: of the newest MaxUnread messages, so at most as many.
+	Unread int64
+	// Blocked says that it has two members, one of whom blocks the other.
+	Blocked   bool
 	CreatedAt time.Time
 }
 
@@ -49,13 +72,18 @@ type Message struct {
 	// Seq counts a conversation's messages from 1 on, without a gap.
 	Seq int64
 	ID  uuid.UUID
-	// ClientID is the idempotency key that the sender chose.
+	// ClientID is the idempotency key that the sender chose. The system's is the
+	// id of the event that the message tells of.
 	ClientID uuid.UUID
+	// SenderID is uuid.Nil if the system wrote it.
 	SenderID uuid.UUID
-	// Body is a JSON object that only clients understand.
+	// Body is a JSON object. But for its attachments only clients understand it.
 	Body   json.RawMessage
 	SentAt time.Time
 }
+
+// System says whether the message is the system's, and nobody's.
+func (m Message) System() bool { return m.SenderID == uuid.Nil }
 
 // Draft is a message to write.
 type Draft struct {
@@ -79,10 +107,11 @@ type Kind string
 
 // The kinds. Adapters pass on kinds that they don't know.
 const (
-	KindMessage Kind = "message"
-	KindTask    Kind = "task"
-	KindReceipt Kind = "receipt"
-	KindSession Kind = "session"
+	KindMessage      Kind = "message"
+	KindTask         Kind = "task"
+	KindReceipt      Kind = "receipt"
+	KindSession      Kind = "session"
+	KindConversation Kind = "conversation"
 )
 
 // Item is one entry of a user's durable stream.
@@ -115,8 +144,9 @@ type messagePayload struct {
 	ConversationID uuid.UUID       `json:"conversation_id"`
 	Seq            int64           `json:"seq"`
 	ID             uuid.UUID       `json:"id"`
-	ClientID       uuid.UUID       `json:"client_id"`
-	From           uuid.UUID       `json:"from"`
+	ClientID       uuid.UUID       `json:"client_id,omitzero"`
+	From           uuid.UUID       `json:"from,omitzero"`
+	System         bool            `json:"system,omitempty"`
 	Body           json.RawMessage `json:"body"`
 	SentAt         time.Time       `json:"sent_at"`
 }
@@ -181,10 +211,14 @@ type sessionPayload struct {
 
 // MessageItems are the items that tell every member of a message.
 func MessageItems(m Message, members []uuid.UUID) ([]Item, error) {
-	return items(KindMessage, members, messagePayload{
+	payload := messagePayload{
 		ConversationID: m.ConversationID, Seq: m.Seq, ID: m.ID, ClientID: m.ClientID,
-		From: m.SenderID, Body: m.Body, SentAt: m.SentAt,
-	})
+		From: m.SenderID, System: m.System(), Body: m.Body, SentAt: m.SentAt,
+	}
+	if payload.System {
+		payload.ClientID = uuid.Nil // no client chose it
+	}
+	return items(KindMessage, members, payload)
 }
 
 // ReceiptItems are the items that tell every member how far reader has read.
@@ -212,6 +246,24 @@ func ChangeItems(c TaskChanged) ([]Item, error) {
 		Event: "task_changed", TaskID: c.TaskID, ActorID: c.ActorID, From: c.From, To: c.To,
 		Title: c.Title, Version: c.Version, ConversationID: c.ConversationID,
 	})
+}
+
+type changeBody struct {
+	Type    string    `json:"type"`
+	From    string    `json:"from"`
+	To      string    `json:"to"`
+	TaskID  uuid.UUID `json:"task_id"`
+	Version int64     `json:"version"`
+}
+
+// ChangeBody is what the system writes into the conversation of a task's client
+// and tasker when the task's status changed.
+func ChangeBody(c TaskChanged) (json.RawMessage, error) {
+	body, err := EncodeJSON(changeBody{Type: "task_changed", From: c.From, To: c.To, TaskID: c.TaskID, Version: c.Version})
+	if err != nil {
+		return nil, fmt.Errorf("encode a system message: %w", err)
+	}
+	return body, nil
 }
 
 // SessionItems is the item that tells a user of the end of a session.

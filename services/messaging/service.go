@@ -2,7 +2,6 @@ package messaging
 
 import (
 	"context"
-	"math"
 	"time"
 
 	"github.com/google/uuid"
@@ -22,6 +21,9 @@ var (
 		"You sent another message with this client_id. Choose a new UUID for every message.")
 	// ErrBodyRefused means that a body passed the checks and can't be stored.
 	ErrBodyRefused = fault.New(fault.Invalid, "body_invalid", "The body holds a value that can't be stored.").At("/body")
+	// ErrConversationBlocked does not tell who blocks whom.
+	ErrConversationBlocked = fault.New(fault.Forbidden, "conversation_blocked",
+		"Nobody can send here while one of the two members blocks the other. If it is you who blocks, lift the block first.")
 	// ErrRateLimited is retried after its RetryAfter.
 	ErrRateLimited = fault.New(fault.TooMany, "rate_limited", "You are sending too fast. Slow down.")
 
@@ -38,16 +40,27 @@ type Sender interface {
 
 // Store is what the service reads, and the writes that are not grouped.
 type Store interface {
+	Membership
+	Blocklist
+	// Head returns the newest seq of a conversation, or ErrNoConversation unless
+	// user is one of its members.
+	Head(ctx context.Context, conversation, user uuid.UUID) (int64, error)
 	// Conversation returns one, with its members, or ErrNoConversation unless
 	// user is one of them.
 	Conversation(ctx context.Context, id, user uuid.UUID) (Conversation, error)
 	// Conversations lists a user's, newest first.
 	Conversations(ctx context.Context, query ConversationQuery) ([]Conversation, error)
+	// Unread adds up a user's conversations.
+	Unread(ctx context.Context, user uuid.UUID) (Unread, error)
 	// Messages lists a conversation's with a seq below before, newest first.
 	Messages(ctx context.Context, conversation uuid.UUID, before int64, limit int) ([]Message, error)
 	// MarkRead moves a member's read position forward, and returns the items
 	// that tell of it: none if it was there already.
 	MarkRead(ctx context.Context, conversation, user uuid.UUID, seq int64) ([]Item, error)
+	// Audience returns the members of a conversation whom a member's signals
+	// reach: not those who block the member or whom the member blocks. It is
+	// ErrNoConversation unless user is a member.
+	Audience(ctx context.Context, conversation, user uuid.UUID) ([]uuid.UUID, error)
 }
 
 // Announcer tells connected users what is new. It never fails: what it loses,
@@ -63,10 +76,16 @@ type ConversationQuery struct {
 	UserID uuid.UUID
 	// TaskID, if set, leaves only the task's.
 	TaskID *uuid.UUID
+	// Unread leaves only those with unread messages.
+	Unread bool
 	// Before, if set, leaves only those with a smaller id.
 	Before *uuid.UUID
 	Limit  int
 }
+
+// openRate is how many support conversations a user may open through one
+// process: each is an entry in every agent's stream.
+var openRate = Rate{PerSecond: 1.0 / 60, Burst: 5}
 
 // DefaultSendRate is how many messages a user may send through one process.
 var DefaultSendRate = Rate{PerSecond: 20, Burst: 60}
@@ -76,21 +95,28 @@ type Service struct {
 	store     Store
 	sender    Sender
 	announcer Announcer
-	limiter   *Limiter
+	limiter   *Limiter // of sends, and of changes
+	openings  *Limiter
+	now       func() time.Time
+	agents    []uuid.UUID
 }
 
 // NewService puts a service together. A user may send at the given rate; now
-// is the clock.
-func NewService(store Store, sender Sender, announcer Announcer, rate Rate, now func() time.Time) *Service {
-	return &Service{store: store, sender: sender, announcer: announcer, limiter: NewLimiter(rate, now)}
+// is the clock. agents are the users who answer for the marketplace; without
+// any it offers no support conversations.
+func NewService(store Store, sender Sender, announcer Announcer, rate Rate, now func() time.Time, agents ...uuid.UUID) *Service {
+	return &Service{
+		store: store, sender: sender, announcer: announcer,
+		limiter: NewLimiter(rate, now), openings: NewLimiter(openRate, now), now: now, agents: agents,
+	}
 }
 
 // Send writes a message of a member. Its faults: body_invalid, body_too_large,
-// client_id_invalid, client_id_reused, conversation_not_found, rate_limited,
-// and those of kind Unavailable.
+// attachment_invalid, client_id_invalid, client_id_reused, conversation_blocked,
+// conversation_not_found, rate_limited, and those of kind Unavailable.
 func (s *Service) Send(ctx context.Context, draft Draft) (Sent, error) {
-	if wait := s.limiter.Take(draft.SenderID); wait > 0 {
-		return Sent{}, ErrRateLimited.After(wait)
+	if err := s.allow(draft.SenderID); err != nil {
+		return Sent{}, err
 	}
 	if draft.ClientID == uuid.Nil {
 		return Sent{}, errNoClientID
@@ -106,11 +132,11 @@ func (s *Service) Send(ctx context.Context, draft Draft) (Sent, error) {
 // Read says that a member has read everything up to seq. Going back is no
 // error and has no effect.
 func (s *Service) Read(ctx context.Context, user, conversation uuid.UUID, seq int64) error {
-	found, err := s.store.Conversation(ctx, conversation, user)
+	head, err := s.store.Head(ctx, conversation, user)
 	if err != nil {
 		return err
 	}
-	if seq < 1 || seq > found.LastSeq {
+	if seq < 1 || seq > head {
 		return errSeqUnknown
 	}
 	items, err := s.store.MarkRead(ctx, conversation, user, seq)
@@ -121,17 +147,12 @@ func (s *Service) Read(ctx context.Context, user, conversation uuid.UUID, seq in
 	return nil
 }
 
-// Typing tells the other members that a member is writing.
+// Typing tells the other members that a member is writing. Whoever blocks the
+// member, or is blocked by the member, does not hear of it.
 func (s *Service) Typing(ctx context.Context, user, conversation uuid.UUID) error {
-	found, err := s.store.Conversation(ctx, conversation, user)
+	others, err := s.store.Audience(ctx, conversation, user)
 	if err != nil {
 		return err
-	}
-	others := make([]uuid.UUID, 0, len(found.Members))
-	for _, m := range found.Members {
-		if m.UserID != user {
-			others = append(others, m.UserID)
-		}
 	}
 	s.announcer.Signal(others, Typing{ConversationID: conversation, From: user})
 	return nil
@@ -147,14 +168,10 @@ func (s *Service) Conversations(ctx context.Context, query ConversationQuery) ([
 	return s.store.Conversations(ctx, query)
 }
 
-// History lists messages with a seq below before (0: from the newest on),
-// newest first, at most limit.
-func (s *Service) History(ctx context.Context, user, conversation uuid.UUID, before int64, limit int) ([]Message, error) {
-	if _, err := s.store.Conversation(ctx, conversation, user); err != nil {
-		return nil, err
+// allow bounds how often a user changes what others see.
+func (s *Service) allow(user uuid.UUID) error {
+	if wait := s.limiter.Take(user); wait > 0 {
+		return ErrRateLimited.After(wait)
 	}
-	if before == 0 {
-		before = math.MaxInt64
-	}
-	return s.store.Messages(ctx, conversation, before, limit)
+	return nil
 }

@@ -12,7 +12,11 @@ import (
 
 // cursorList is a list that cursors walk through: whatever changes what is in
 // it stands here, so that no cursor goes on in another list.
-type cursorList struct{ user, task uuid.UUID }
+type cursorList struct {
+	user, task uuid.UUID
+	// name tells apart lists of other things, and filters; "" is all conversations.
+	name string
+}
 
 // A cursor is base64url of a version, the id that the part before ended with,
 // and a check of the list. It is opaque, not secret: it says where to go on,
@@ -28,7 +32,8 @@ var errCursor = fault.New(fault.Malformed, "cursor_invalid",
 func (l cursorList) check(raw []byte) uint32 {
 	sum := crc32.ChecksumIEEE(raw)
 	sum = crc32.Update(sum, crc32.IEEETable, l.user[:])
-	return crc32.Update(sum, crc32.IEEETable, l.task[:])
+	sum = crc32.Update(sum, crc32.IEEETable, l.task[:])
+	return crc32.Update(sum, crc32.IEEETable, []byte(l.name))
 }
 
 func (l cursorList) encode(last uuid.UUID) string {

@@ -9,16 +9,20 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/services/events"
+	"github.com/marketplane/marketplane/services/internal/idempotency"
+	"github.com/marketplane/marketplane/services/internal/postgres"
 	"github.com/marketplane/marketplane/services/internal/testkit"
 	"github.com/marketplane/marketplane/services/internal/web"
 	"github.com/marketplane/marketplane/services/messaging"
@@ -29,11 +33,28 @@ import (
 
 func TestMain(m *testing.M) { testkit.Main(m) }
 
-// nobody is an announcer without connections.
-type nobody struct{}
+// announcements is an announcer that remembers what was announced.
+type announcements struct {
+	mu    sync.Mutex
+	items []messaging.Item
+}
 
-func (nobody) Announce([]messaging.Item)            {}
-func (nobody) Signal([]uuid.UUID, messaging.Typing) {}
+func (a *announcements) Announce(items []messaging.Item) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.items = append(a.items, items...)
+}
+
+func (*announcements) Signal([]uuid.UUID, messaging.Typing) {}
+
+// take returns what was announced since it was last called.
+func (a *announcements) take() []messaging.Item {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	taken := a.items
+	a.items = nil
+	return taken
+}
 
 // sendRate refills too slowly for a test to see it, however slow the machine.
 var sendRate = messaging.Rate{PerSecond: 1.0 / 3600, Burst: 40}
@@ -45,14 +66,23 @@ type fixture struct {
 
 	client, tasker, task, conversation uuid.UUID
 	open                               func(client, tasker, task uuid.UUID)
+	// agents are the marketplace's support.
+	agents []uuid.UUID
+	pool   *pgxpool.Pool
+	inbox  *store.Inbox
+	told   *announcements
 }
 
-func newFixture(t *testing.T) *fixture {
+// withoutAgents makes a fixture of a marketplace that has no support.
+func withoutAgents(f *fixture) { f.agents = nil }
+
+func newFixture(t *testing.T, changes ...func(*fixture)) *fixture {
 	t.Helper()
 	log, registry := testkit.Logger(t), prometheus.NewRegistry()
 	pool := testkit.NewDatabase(t, map[string]fs.FS{contract.ComponentMessaging: store.Migrations()}).Pool(t, contract.ComponentMessaging)
 	s := store.New(pool, time.Now)
-	queue := commit.NewQueue(s, func([]messaging.Item) {}, commit.Options{}, log, registry)
+	told := &announcements{}
+	queue := commit.NewQueue(s, told.Announce, commit.Options{}, log, registry)
 	if err := queue.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -61,28 +91,41 @@ func newFixture(t *testing.T) *fixture {
 			t.Error(err)
 		}
 	})
-	f := &fixture{t: t, tokens: testkit.NewTokens(t), client: uuid.New(), tasker: uuid.New(), task: uuid.New()}
+	f := &fixture{
+		t: t, tokens: testkit.NewTokens(t), client: uuid.New(), tasker: uuid.New(), task: uuid.New(),
+		agents: []uuid.UUID{uuid.New(), uuid.New()}, pool: pool, inbox: s.NewInbox(told.Announce), told: told,
+	}
+	for _, change := range changes {
+		change(f)
+	}
 	router := web.NewRouter(web.Options{Log: log, Registry: registry, Instance: "test"})
-	httpapi.Register(web.NewAPI(router, "test", log, f.tokens), messaging.NewService(s, queue, nobody{}, sendRate, time.Now))
+	httpapi.Register(web.NewAPI(router, "test", log, f.tokens), messaging.NewService(s, queue, told, sendRate, time.Now, f.agents...),
+		idempotency.NewKeeper(&postgres.Transactor{Pool: pool}, time.Now))
 	f.router = router
 	f.open = func(client, tasker, task uuid.UUID) {
 		t.Helper()
-		data, err := json.Marshal(events.OfferMade{TaskID: task, OfferID: uuid.New(), ClientID: client, TaskerID: tasker, Title: "Shelves"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		inbox := s.NewInbox(func([]messaging.Item) {})
-		if err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
-			return inbox.Handle(t.Context(), tx, []events.Record{{Type: events.TypeOfferMade, Data: data}})
-		}); err != nil {
-			t.Fatal(err)
-		}
+		f.handle(events.OfferMade{TaskID: task, OfferID: uuid.New(), ClientID: client, TaskerID: tasker, Title: "Shelves"})
 	}
 	f.open(f.client, f.tasker, f.task)
 	var list httpapi.ConversationList
 	f.get(f.client, "/v1/conversations", &list)
 	f.conversation = list.Items[0].ID
 	return f
+}
+
+// handle gives another service's event its effect.
+func (f *fixture) handle(payload events.Payload) {
+	f.t.Helper()
+	data, err := json.Marshal(payload)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if err := pgx.BeginFunc(f.t.Context(), f.pool, func(tx pgx.Tx) error {
+		return f.inbox.Handle(f.t.Context(), tx, []events.Record{{ID: uuid.New(), Type: payload.EventType(), Data: data}})
+	}); err != nil {
+		f.t.Fatal(err)
+	}
+	f.inbox.After()
 }
 
 // call returns the status, and the problem's code if it is one.
@@ -206,7 +249,7 @@ func TestConversationsAreListedWithCursors(t *testing.T) {
 	f.get(f.client, "/v1/conversations?task_id="+uuid.NewString(), &list)
 	var one httpapi.Conversation
 	f.get(f.tasker, "/v1/conversations/"+f.conversation.String(), &one)
-	if one.TaskID != f.task || len(one.Members) != 2 || one.Title != "Shelves" {
+	if one.Kind != "task" || *one.TaskID != f.task || len(one.Members) != 2 || one.Title != "Shelves" {
 		t.Errorf("conversation %+v", one)
 	}
 }

@@ -69,35 +69,39 @@ type batch struct {
 	sentAt   time.Time
 	outcomes []commit.Outcome
 	items    []messaging.Item
+	blocked  map[uuid.UUID]bool // conversations in which nobody may send
 }
 
 func (b *batch) write(ctx context.Context, q *db.Queries) error {
 	b.outcomes, b.items = make([]commit.Outcome, len(b.drafts)), nil
-	members, err := b.members(ctx, q)
-	if err != nil {
-		return err
-	}
-	// Only members' drafts reach a lock.
-	admitted := make([]int, 0, len(b.drafts))
 	wanted := map[uuid.UUID]struct{}{}
-	for i, d := range b.drafts {
-		if !slices.Contains(members[d.ConversationID], d.SenderID) {
-			b.outcomes[i].Err = messaging.ErrNoConversation
-			continue
-		}
-		admitted = append(admitted, i)
+	for _, d := range b.drafts {
 		wanted[d.ConversationID] = struct{}{}
-	}
-	if len(admitted) == 0 {
-		return nil
 	}
 	locked, err := q.LockConversations(ctx, sortedKeys(wanted))
 	if err != nil {
 		return fmt.Errorf("lock conversations: %w", err)
 	}
 	heads := make(map[uuid.UUID]int64, len(locked))
+	b.blocked = make(map[uuid.UUID]bool, len(locked))
 	for _, c := range locked {
-		heads[c.ID] = c.Head
+		heads[c.ID], b.blocked[c.ID] = c.Head, c.Blocked
+	}
+	// After the lock: a member who is removed meanwhile writes and gets nothing.
+	members, err := b.members(ctx, q)
+	if err != nil {
+		return err
+	}
+	admitted := make([]int, 0, len(b.drafts))
+	for i, d := range b.drafts {
+		if !slices.Contains(members[d.ConversationID], d.SenderID) {
+			b.outcomes[i].Err = messaging.ErrNoConversation
+			continue
+		}
+		admitted = append(admitted, i)
+	}
+	if len(admitted) == 0 {
+		return nil
 	}
 	fresh, err := b.dropDuplicates(ctx, q, admitted)
 	if err != nil || len(fresh) == 0 {
@@ -123,8 +127,8 @@ func (b *batch) members(ctx context.Context, q *db.Queries) (map[uuid.UUID][]uui
 	return out, nil
 }
 
-// dropDuplicates answers the drafts that are written already, and returns the
-// indexes of the others.
+// dropDuplicates answers the drafts that are written already, refuses those
+// that may not be, and returns the indexes of the others.
 func (b *batch) dropDuplicates(ctx context.Context, q *db.Queries, indexes []int) ([]int, error) {
 	find := db.FindSentParams{}
 	for _, i := range indexes {
@@ -151,7 +155,11 @@ func (b *batch) dropDuplicates(ctx context.Context, q *db.Queries, indexes []int
 	}
 	fresh := make([]int, 0, len(indexes))
 	for _, i := range indexes {
-		if !sent[i] {
+		switch {
+		case sent[i]:
+		case b.blocked[b.drafts[i].ConversationID]:
+			b.outcomes[i].Err = messaging.ErrConversationBlocked
+		default:
 			fresh = append(fresh, i)
 		}
 	}

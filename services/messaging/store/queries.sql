@@ -1,47 +1,8 @@
--- Writers take locks in one order: conversations by id, then members, then
--- streams by user id. So batches of several processes never deadlock.
-
--- name: LockConversations :many
-SELECT id, head
-FROM conversations
-WHERE id = ANY (@ids::uuid[])
-ORDER BY id
-FOR NO KEY UPDATE;
-
 -- name: MembersOf :many
 SELECT conversation_id, user_id, role, read_seq
 FROM members
 WHERE conversation_id = ANY (@ids::uuid[])
 ORDER BY conversation_id, role, user_id;
-
--- Run it after LockConversations, as a statement with a snapshot of its own:
--- then no writer of the same key can be under way.
--- name: FindSent :many
-SELECT d.place::integer AS place, m.id, m.seq, m.sent_at, (m.body = d.body)::boolean AS same_body
-FROM messages m
-JOIN (
-    SELECT unnest(@places::integer[])        AS place,
-           unnest(@conversation_ids::uuid[]) AS conversation_id,
-           unnest(@sender_ids::uuid[])       AS sender_id,
-           unnest(@client_ids::uuid[])       AS client_id,
-           unnest(@bodies::text[])::jsonb    AS body
-) d ON m.conversation_id = d.conversation_id AND m.sender_id = d.sender_id AND m.client_id = d.client_id;
-
--- name: InsertMessages :exec
-INSERT INTO messages (conversation_id, seq, id, sender_id, client_id, body, sent_at)
-SELECT unnest(@conversation_ids::uuid[]),
-       unnest(@seqs::bigint[]),
-       unnest(@ids::uuid[]),
-       unnest(@sender_ids::uuid[]),
-       unnest(@client_ids::uuid[]),
-       unnest(@bodies::text[])::jsonb,
-       @sent_at::timestamptz;
-
--- name: SetConversationHeads :exec
-UPDATE conversations c
-SET head = h.head
-FROM (SELECT unnest(@ids::uuid[]) AS id, unnest(@heads::bigint[]) AS head) h
-WHERE c.id = h.id;
 
 -- Locks the streams in the order of user ids, making those that are new, and
 -- moves each head by as many items as will be appended.
@@ -102,36 +63,6 @@ UPDATE streams s
 SET tail = greatest(s.tail, t.tail)
 FROM (SELECT unnest(@user_ids::uuid[]) AS user_id, unnest(@tails::bigint[]) AS tail) t
 WHERE s.user_id = t.user_id;
-
--- name: InsertConversation :execrows
-INSERT INTO conversations (id, task_id, tasker_id, title)
-VALUES (@id, @task_id, @tasker_id, @title)
-ON CONFLICT ON CONSTRAINT conversations_one_per_pair DO NOTHING;
-
--- name: InsertMember :exec
-INSERT INTO members (conversation_id, user_id, role)
-VALUES (@conversation_id, @user_id, @role);
-
--- name: ConversationOfPair :one
-SELECT id
-FROM conversations
-WHERE task_id = @task_id AND tasker_id = @tasker_id;
-
--- name: ConversationOfMember :one
-SELECT c.id, c.task_id, c.title, c.head, c.created_at
-FROM members m
-JOIN conversations c ON c.id = m.conversation_id
-WHERE m.conversation_id = @id AND m.user_id = @user_id;
-
--- name: ConversationsOfMember :many
-SELECT c.id, c.task_id, c.title, c.head, c.created_at
-FROM members m
-JOIN conversations c ON c.id = m.conversation_id
-WHERE m.user_id = @user_id
-  AND m.conversation_id < @before
-  AND (sqlc.narg(task_id)::uuid IS NULL OR c.task_id = sqlc.narg(task_id)::uuid)
-ORDER BY m.conversation_id DESC
-LIMIT @max_conversations;
 
 -- name: MessagesBefore :many
 SELECT seq, id, sender_id, client_id, body, sent_at

@@ -35,19 +35,32 @@ func Migrations() fs.FS {
 
 // Store implements messaging.Store, and what delivery reads.
 type Store struct {
-	pool    *pgxpool.Pool
-	queries *db.Queries
-	now     func() time.Time
+	pool       *pgxpool.Pool
+	transactor *postgres.Transactor
+	queries    *db.Queries
+	now        func() time.Time
 }
 
 // New stores in the pool's schema; now is the clock.
 func New(pool *pgxpool.Pool, now func() time.Time) *Store {
-	return &Store{pool: pool, queries: db.New(pool), now: now}
+	return &Store{pool: pool, transactor: &postgres.Transactor{Pool: pool}, queries: db.New(pool), now: now}
+}
+
+// Head implements messaging.Store.
+func (s *Store) Head(ctx context.Context, conversation, user uuid.UUID) (int64, error) {
+	head, err := s.queries.HeadForMember(ctx, db.HeadForMemberParams{ID: conversation, UserID: user})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, messaging.ErrNoConversation
+	}
+	if err != nil {
+		return 0, failed("read the head of conversation "+conversation.String(), err)
+	}
+	return head, nil
 }
 
 // Conversation implements messaging.Store.
 func (s *Store) Conversation(ctx context.Context, id, user uuid.UUID) (messaging.Conversation, error) {
-	row, err := s.queries.ConversationOfMember(ctx, db.ConversationOfMemberParams{ID: id, UserID: user})
+	row, err := s.queries.ConversationOfMember(ctx, db.ConversationOfMemberParams{ID: id, UserID: user, MaxUnread: messaging.MaxUnread})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return messaging.Conversation{}, messaging.ErrNoConversation
 	}
@@ -58,9 +71,18 @@ func (s *Store) Conversation(ctx context.Context, id, user uuid.UUID) (messaging
 	if err != nil {
 		return messaging.Conversation{}, err
 	}
-	return messaging.Conversation{
-		ID: row.ID, TaskID: row.TaskID, Title: row.Title, Members: members[id], LastSeq: row.Head, CreatedAt: row.CreatedAt,
-	}, nil
+	return conversationOf(db.ConversationsOfMemberRow(row), members[id]), nil
+}
+
+func conversationOf(row db.ConversationsOfMemberRow, members []messaging.Member) messaging.Conversation {
+	c := messaging.Conversation{
+		ID: row.ID, Kind: messaging.ConversationKind(row.Kind), Title: row.Title, Members: members,
+		LastSeq: row.Head, Unread: row.Unread, Blocked: row.Blocked, CreatedAt: row.CreatedAt,
+	}
+	if row.TaskID != nil {
+		c.TaskID = *row.TaskID
+	}
+	return c
 }
 
 // Conversations implements messaging.Store.
@@ -70,7 +92,8 @@ func (s *Store) Conversations(ctx context.Context, query messaging.ConversationQ
 		before = *query.Before
 	}
 	rows, err := s.queries.ConversationsOfMember(ctx, db.ConversationsOfMemberParams{
-		UserID: query.UserID, Before: before, TaskID: query.TaskID, MaxConversations: int32(query.Limit), //nolint:gosec // G115: pages are small
+		UserID: query.UserID, Before: before, TaskID: query.TaskID, Unread: query.Unread, MaxUnread: messaging.MaxUnread,
+		MaxConversations: int32(query.Limit), //nolint:gosec // G115: pages are small
 	})
 	if err != nil {
 		return nil, failed("list conversations", err)
@@ -85,11 +108,20 @@ func (s *Store) Conversations(ctx context.Context, query messaging.ConversationQ
 	}
 	out := make([]messaging.Conversation, 0, len(rows))
 	for _, row := range rows {
-		out = append(out, messaging.Conversation{
-			ID: row.ID, TaskID: row.TaskID, Title: row.Title, Members: members[row.ID], LastSeq: row.Head, CreatedAt: row.CreatedAt,
-		})
+		out = append(out, conversationOf(row, members[row.ID]))
 	}
 	return out, nil
+}
+
+// Unread implements messaging.Store.
+func (s *Store) Unread(ctx context.Context, user uuid.UUID) (messaging.Unread, error) {
+	row, err := s.queries.UnreadOfMember(ctx, db.UnreadOfMemberParams{
+		UserID: user, MaxConversations: messaging.MaxUnreadConversations, MaxUnread: messaging.MaxUnread,
+	})
+	if err != nil {
+		return messaging.Unread{}, failed("count unread messages", err)
+	}
+	return messaging.Unread{Conversations: row.Conversations, Messages: row.Messages}, nil
 }
 
 func (s *Store) members(ctx context.Context, conversations []uuid.UUID) (map[uuid.UUID][]messaging.Member, error) {
@@ -97,13 +129,18 @@ func (s *Store) members(ctx context.Context, conversations []uuid.UUID) (map[uui
 	if err != nil {
 		return nil, failed("read members", err)
 	}
-	out := make(map[uuid.UUID][]messaging.Member, len(conversations))
+	return membersOf(rows, len(conversations)), nil
+}
+
+// membersOf gives each of some conversations its members.
+func membersOf(rows []db.Member, conversations int) map[uuid.UUID][]messaging.Member {
+	out := make(map[uuid.UUID][]messaging.Member, conversations)
 	for _, row := range rows {
 		out[row.ConversationID] = append(out[row.ConversationID], messaging.Member{
 			UserID: row.UserID, Role: messaging.Role(row.Role), ReadSeq: row.ReadSeq,
 		})
 	}
-	return out, nil
+	return out
 }
 
 // Messages implements messaging.Store.

@@ -251,7 +251,7 @@ func TestOffersOpenAConversationOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []messaging.Conversation{{
-		ID: p.conversation, TaskID: p.task, Title: "Shelves", CreatedAt: found[0].CreatedAt,
+		ID: p.conversation, Kind: messaging.ConversationTask, TaskID: p.task, Title: "Shelves", CreatedAt: found[0].CreatedAt,
 		Members: []messaging.Member{{UserID: p.client, Role: "client"}, {UserID: p.tasker, Role: "tasker"}},
 	}}
 	if diff := cmp.Diff(want, found); diff != "" {
@@ -287,6 +287,9 @@ func TestTaskChangesReachClientAndTasker(t *testing.T) {
 			})
 			var users []uuid.UUID
 			for _, item := range announced {
+				if item.Kind != messaging.KindTask {
+					continue
+				}
 				users = append(users, item.UserID)
 				var payload map[string]any
 				if err := json.Unmarshal(item.Payload, &payload); err != nil {

@@ -10,13 +10,32 @@ import (
 	"github.com/google/uuid"
 )
 
+type Block struct {
+	ID        uuid.UUID
+	BlockerID uuid.UUID
+	BlockedID uuid.UUID
+	CreatedAt time.Time
+}
+
 type Conversation struct {
 	ID        uuid.UUID
-	TaskID    uuid.UUID
-	TaskerID  uuid.UUID
+	TaskID    *uuid.UUID
+	TaskerID  *uuid.UUID
 	Title     string
 	Head      int64
 	CreatedAt time.Time
+	Kind      string
+	Blocked   bool
+}
+
+type IdempotencyKey struct {
+	Principal uuid.UUID
+	Route     string
+	Key       string
+	InputHash []byte
+	Status    int16
+	Body      []byte
+	ExpiresAt time.Time
 }
 
 type Member struct {

@@ -53,114 +53,6 @@ func (q *Queries) AdvanceStreams(ctx context.Context, arg AdvanceStreamsParams) 
 	return items, nil
 }
 
-const conversationOfMember = `-- name: ConversationOfMember :one
-SELECT c.id, c.task_id, c.title, c.head, c.created_at
-FROM members m
-JOIN conversations c ON c.id = m.conversation_id
-WHERE m.conversation_id = $1 AND m.user_id = $2
-`
-
-type ConversationOfMemberParams struct {
-	ID     uuid.UUID
-	UserID uuid.UUID
-}
-
-type ConversationOfMemberRow struct {
-	ID        uuid.UUID
-	TaskID    uuid.UUID
-	Title     string
-	Head      int64
-	CreatedAt time.Time
-}
-
-func (q *Queries) ConversationOfMember(ctx context.Context, arg ConversationOfMemberParams) (ConversationOfMemberRow, error) {
-	row := q.db.QueryRow(ctx, conversationOfMember, arg.ID, arg.UserID)
-	var i ConversationOfMemberRow
-	err := row.Scan(
-		&i.ID,
-		&i.TaskID,
-		&i.Title,
-		&i.Head,
-		&i.CreatedAt,
-	)
-	return i, err
-}
-
-const conversationOfPair = `-- name: ConversationOfPair :one
-SELECT id
-FROM conversations
-WHERE task_id = $1 AND tasker_id = $2
-`
-
-type ConversationOfPairParams struct {
-	TaskID   uuid.UUID
-	TaskerID uuid.UUID
-}
-
-func (q *Queries) ConversationOfPair(ctx context.Context, arg ConversationOfPairParams) (uuid.UUID, error) {
-	row := q.db.QueryRow(ctx, conversationOfPair, arg.TaskID, arg.TaskerID)
-	var id uuid.UUID
-	err := row.Scan(&id)
-	return id, err
-}
-
-const conversationsOfMember = `-- name: ConversationsOfMember :many
-SELECT c.id, c.task_id, c.title, c.head, c.created_at
-FROM members m
-JOIN conversations c ON c.id = m.conversation_id
-WHERE m.user_id = $1
-  AND m.conversation_id < $2
-  AND ($3::uuid IS NULL OR c.task_id = $3::uuid)
-ORDER BY m.conversation_id DESC
-LIMIT $4
-`
-
-type ConversationsOfMemberParams struct {
-	UserID           uuid.UUID
-	Before           uuid.UUID
-	TaskID           *uuid.UUID
-	MaxConversations int32
-}
-
-type ConversationsOfMemberRow struct {
-	ID        uuid.UUID
-	TaskID    uuid.UUID
-	Title     string
-	Head      int64
-	CreatedAt time.Time
-}
-
-func (q *Queries) ConversationsOfMember(ctx context.Context, arg ConversationsOfMemberParams) ([]ConversationsOfMemberRow, error) {
-	rows, err := q.db.Query(ctx, conversationsOfMember,
-		arg.UserID,
-		arg.Before,
-		arg.TaskID,
-		arg.MaxConversations,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []ConversationsOfMemberRow
-	for rows.Next() {
-		var i ConversationsOfMemberRow
-		if err := rows.Scan(
-			&i.ID,
-			&i.TaskID,
-			&i.Title,
-			&i.Head,
-			&i.CreatedAt,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const deleteOldItems = `-- name: DeleteOldItems :many
 DELETE FROM stream_items s
 USING (
@@ -205,94 +97,6 @@ func (q *Queries) DeleteOldItems(ctx context.Context, arg DeleteOldItemsParams) 
 	return items, nil
 }
 
-const findSent = `-- name: FindSent :many
-SELECT d.place::integer AS place, m.id, m.seq, m.sent_at, (m.body = d.body)::boolean AS same_body
-FROM messages m
-JOIN (
-    SELECT unnest($1::integer[])        AS place,
-           unnest($2::uuid[]) AS conversation_id,
-           unnest($3::uuid[])       AS sender_id,
-           unnest($4::uuid[])       AS client_id,
-           unnest($5::text[])::jsonb    AS body
-) d ON m.conversation_id = d.conversation_id AND m.sender_id = d.sender_id AND m.client_id = d.client_id
-`
-
-type FindSentParams struct {
-	Places          []int32
-	ConversationIds []uuid.UUID
-	SenderIds       []uuid.UUID
-	ClientIds       []uuid.UUID
-	Bodies          []string
-}
-
-type FindSentRow struct {
-	Place    int32
-	ID       uuid.UUID
-	Seq      int64
-	SentAt   time.Time
-	SameBody bool
-}
-
-// Run it after LockConversations, as a statement with a snapshot of its own:
-// then no writer of the same key can be under way.
-func (q *Queries) FindSent(ctx context.Context, arg FindSentParams) ([]FindSentRow, error) {
-	rows, err := q.db.Query(ctx, findSent,
-		arg.Places,
-		arg.ConversationIds,
-		arg.SenderIds,
-		arg.ClientIds,
-		arg.Bodies,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []FindSentRow
-	for rows.Next() {
-		var i FindSentRow
-		if err := rows.Scan(
-			&i.Place,
-			&i.ID,
-			&i.Seq,
-			&i.SentAt,
-			&i.SameBody,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const insertConversation = `-- name: InsertConversation :execrows
-INSERT INTO conversations (id, task_id, tasker_id, title)
-VALUES ($1, $2, $3, $4)
-ON CONFLICT ON CONSTRAINT conversations_one_per_pair DO NOTHING
-`
-
-type InsertConversationParams struct {
-	ID       uuid.UUID
-	TaskID   uuid.UUID
-	TaskerID uuid.UUID
-	Title    string
-}
-
-func (q *Queries) InsertConversation(ctx context.Context, arg InsertConversationParams) (int64, error) {
-	result, err := q.db.Exec(ctx, insertConversation,
-		arg.ID,
-		arg.TaskID,
-		arg.TaskerID,
-		arg.Title,
-	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
-}
-
 const insertItems = `-- name: InsertItems :exec
 INSERT INTO stream_items (user_id, "offset", kind, payload)
 SELECT unnest($1::uuid[]),
@@ -314,56 +118,6 @@ func (q *Queries) InsertItems(ctx context.Context, arg InsertItemsParams) error 
 		arg.Offsets,
 		arg.Kinds,
 		arg.Payloads,
-	)
-	return err
-}
-
-const insertMember = `-- name: InsertMember :exec
-INSERT INTO members (conversation_id, user_id, role)
-VALUES ($1, $2, $3)
-`
-
-type InsertMemberParams struct {
-	ConversationID uuid.UUID
-	UserID         uuid.UUID
-	Role           string
-}
-
-func (q *Queries) InsertMember(ctx context.Context, arg InsertMemberParams) error {
-	_, err := q.db.Exec(ctx, insertMember, arg.ConversationID, arg.UserID, arg.Role)
-	return err
-}
-
-const insertMessages = `-- name: InsertMessages :exec
-INSERT INTO messages (conversation_id, seq, id, sender_id, client_id, body, sent_at)
-SELECT unnest($1::uuid[]),
-       unnest($2::bigint[]),
-       unnest($3::uuid[]),
-       unnest($4::uuid[]),
-       unnest($5::uuid[]),
-       unnest($6::text[])::jsonb,
-       $7::timestamptz
-`
-
-type InsertMessagesParams struct {
-	ConversationIds []uuid.UUID
-	Seqs            []int64
-	Ids             []uuid.UUID
-	SenderIds       []uuid.UUID
-	ClientIds       []uuid.UUID
-	Bodies          []string
-	SentAt          time.Time
-}
-
-func (q *Queries) InsertMessages(ctx context.Context, arg InsertMessagesParams) error {
-	_, err := q.db.Exec(ctx, insertMessages,
-		arg.ConversationIds,
-		arg.Seqs,
-		arg.Ids,
-		arg.SenderIds,
-		arg.ClientIds,
-		arg.Bodies,
-		arg.SentAt,
 	)
 	return err
 }
@@ -398,42 +152,6 @@ func (q *Queries) ItemsAfter(ctx context.Context, arg ItemsAfterParams) ([]Items
 	for rows.Next() {
 		var i ItemsAfterRow
 		if err := rows.Scan(&i.Offset, &i.Kind, &i.Payload); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const lockConversations = `-- name: LockConversations :many
-
-SELECT id, head
-FROM conversations
-WHERE id = ANY ($1::uuid[])
-ORDER BY id
-FOR NO KEY UPDATE
-`
-
-type LockConversationsRow struct {
-	ID   uuid.UUID
-	Head int64
-}
-
-// Writers take locks in one order: conversations by id, then members, then
-// streams by user id. So batches of several processes never deadlock.
-func (q *Queries) LockConversations(ctx context.Context, ids []uuid.UUID) ([]LockConversationsRow, error) {
-	rows, err := q.db.Query(ctx, lockConversations, ids)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []LockConversationsRow
-	for rows.Next() {
-		var i LockConversationsRow
-		if err := rows.Scan(&i.ID, &i.Head); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -573,23 +291,6 @@ type RaiseTailsParams struct {
 
 func (q *Queries) RaiseTails(ctx context.Context, arg RaiseTailsParams) error {
 	_, err := q.db.Exec(ctx, raiseTails, arg.UserIds, arg.Tails)
-	return err
-}
-
-const setConversationHeads = `-- name: SetConversationHeads :exec
-UPDATE conversations c
-SET head = h.head
-FROM (SELECT unnest($1::uuid[]) AS id, unnest($2::bigint[]) AS head) h
-WHERE c.id = h.id
-`
-
-type SetConversationHeadsParams struct {
-	Ids   []uuid.UUID
-	Heads []int64
-}
-
-func (q *Queries) SetConversationHeads(ctx context.Context, arg SetConversationHeadsParams) error {
-	_, err := q.db.Exec(ctx, setConversationHeads, arg.Ids, arg.Heads)
 	return err
 }
 

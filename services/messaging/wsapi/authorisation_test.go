@@ -1,0 +1,139 @@
+package wsapi_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/marketplane/marketplane/services/messaging"
+)
+
+// support opens a support conversation; tell tells its members.
+func (w *world) support(agent, user uuid.UUID, tell func([]messaging.Item)) pair {
+	w.t.Helper()
+	c := messaging.Conversation{
+		ID: uuid.Must(uuid.NewV7()), Kind: messaging.ConversationSupport, Title: "Lost keys",
+		Members: []messaging.Member{{UserID: agent, Role: messaging.RoleSupport}, {UserID: user, Role: messaging.RoleUser}},
+	}
+	items, err := w.store.Open(w.t.Context(), c, user)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	tell(items)
+	return pair{client: user, tasker: agent, conversation: c.ID}
+}
+
+// remove takes a user out of a conversation, as an agent does.
+func (w *world) remove(conversation, agent, user uuid.UUID, tell func([]messaging.Item)) {
+	w.t.Helper()
+	items, err := w.store.ChangeMembers(w.t.Context(), conversation, user, func(messaging.Conversation) (*messaging.MemberChange, error) {
+		return &messaging.MemberChange{ActorID: agent, Member: messaging.Member{UserID: user}, Removed: true}, nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	tell(items)
+}
+
+// commands are those that work on a conversation.
+func commands(conversation uuid.UUID) []map[string]any {
+	return []map[string]any{
+		sendFields(pair{conversation: conversation}, uuid.New(), "let me in"),
+		{"op": "read", "conversation_id": conversation, "seq": 1},
+		{"op": "typing", "conversation_id": conversation},
+	}
+}
+
+func (w *world) written() (out string) {
+	w.t.Helper()
+	err := w.pool.QueryRow(w.t.Context(), `SELECT concat_ws(' ', (SELECT sum(head) FROM conversations),
+		(SELECT count(*) FROM messages), (SELECT sum(read_seq) FROM members), (SELECT sum(head) FROM streams))`).Scan(&out)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return out
+}
+
+// A removed member is told, and from then on knows no more of the conversation
+// than a stranger, who can't tell it from one that does not exist.
+func TestOnlyMembersKnowOfAConversation(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	pod := w.newPod(podOptions{})
+	agent, user := uuid.New(), uuid.New()
+	member, removed, stranger := pod.connect(t, agent, ""), pod.connect(t, user, ""), pod.connect(t, uuid.New(), "")
+	p := w.support(agent, user, pod.hub.Announce)
+	if opened := removed.waitEvents("conversation", 1)[0]; opened.Event != "opened" || opened.ConversationID != p.conversation {
+		t.Errorf("event %+v", opened)
+	}
+	removed.send(p, "one")
+	w.remove(p.conversation, agent, user, pod.hub.Announce)
+	if told := removed.waitEvents("conversation", 2)[1]; told.Event != "member_removed" || told.UserID != user {
+		t.Errorf("event %+v", told)
+	}
+	before := w.written()
+	for _, c := range []*peer{removed, stranger} {
+		for i, command := range commands(p.conversation) {
+			here := c.wantRefused(command, "conversation_not_found")
+			nowhere := c.wantRefused(commands(uuid.New())[i], "conversation_not_found")
+			if *here.Error != *nowhere.Error {
+				t.Errorf("%v: %+v, and where nothing is %+v", command["op"], here.Error, nowhere.Error)
+			}
+		}
+	}
+	if after := w.written(); after != before {
+		t.Errorf("written: %s, before %s", after, before)
+	}
+	member.send(p, "two")
+	member.waitEvents("message", 2)
+	items, err := w.store.ItemsAfter(t.Context(), user, 0, 10)
+	if err != nil || len(items) != 3 {
+		t.Errorf("the removed member's stream is %+v, %v", items, err)
+	}
+	if events := removed.durable(); len(events) != 3 {
+		t.Errorf("the removed member has heard %+v", events)
+	}
+}
+
+func TestBlockedUsersNeitherSendNorType(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	pod := w.newPod(podOptions{})
+	p := w.open()
+	client, tasker := pod.connect(t, p.client, ""), pod.connect(t, p.tasker, "")
+	client.send(p, "before")
+	block := messaging.Block{ID: uuid.New(), BlockerID: p.tasker, BlockedID: p.client, CreatedAt: time.Now()}
+	if err := w.store.Block(t.Context(), block); err != nil {
+		t.Fatal(err)
+	}
+	before := w.written()
+	byClient := client.wantRefused(sendFields(p, uuid.New(), "no"), "conversation_blocked")
+	byTasker := tasker.wantRefused(sendFields(p, uuid.New(), "no"), "conversation_blocked")
+	if *byClient.Error != *byTasker.Error {
+		t.Errorf("the two can tell who blocks whom: %+v, %+v", byClient.Error, byTasker.Error)
+	}
+	for _, c := range []*peer{client, tasker} {
+		if r := c.call(map[string]any{"op": "typing", "conversation_id": p.conversation}); r.OK == nil {
+			t.Errorf("typing: %+v", r.Error)
+		}
+	}
+	if after := w.written(); after != before {
+		t.Errorf("written: %s, before %s", after, before)
+	}
+	if err := w.store.Unblock(t.Context(), p.tasker, p.client); err != nil {
+		t.Fatal(err)
+	}
+	// Signals overtake nothing on their way: the one from before would be there.
+	tasker.send(p, "after")
+	client.waitEvents("message", 2)
+	for _, c := range []*peer{client, tasker} {
+		c.mu.Lock()
+		for _, e := range c.events {
+			if e.Op == "typing" {
+				t.Errorf("a signal passes a block: %+v", e)
+			}
+		}
+		c.mu.Unlock()
+	}
+}
