@@ -15,9 +15,11 @@ import (
 const (
 	// loadPause is how often connections are read where messaging follows them.
 	loadPause = 5 * time.Second
-	// slowPause is how often connections are read that only the status tells,
-	// and how soon it is found out what someone did about a stalled Marketplace.
+	// slowPause is how soon it is found out what someone did about a stalled
+	// Marketplace.
 	slowPause = 30 * time.Second
+	// statusPause is how often connections are read that only the status tells.
+	statusPause = time.Minute
 	// idlePause is for what should not be missed, and could be.
 	idlePause = 10 * time.Minute
 	// spread is the share of a pause that is added at random, so that many
@@ -31,13 +33,14 @@ const (
 func (r *Reconciler) pause(m *v1alpha1.Marketplace, seen observation, attempt migration, o outcome) time.Duration {
 	p := idlePause
 	// Whether a pod has failed to become ready is a matter of time.
-	if o.stalled != nil || o.waiting != nil || meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionReconciling) ||
-		len(runningPods(seen.pods[contract.ComponentMessaging], contract.ComponentMessaging)) > 0 {
-		p = slowPause
-	}
-	if m.Spec.Messaging.Autoscaling != nil {
+	switch {
+	case m.Spec.Messaging.Autoscaling != nil:
 		// Without pods, too: a size that was kept for a while comes to its end.
 		p = loadPause
+	case o.stalled != nil, o.waiting != nil, meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionReconciling):
+		p = slowPause
+	case len(runningPods(seen.pods[contract.ComponentMessaging], contract.ComponentMessaging)) > 0:
+		p = statusPause
 	}
 	if r.longestPause > 0 {
 		p = min(p, r.longestPause)
