@@ -75,6 +75,13 @@ bench-operator: build ## Measure the operator with 100, 300 and 1,000 Marketplac
 	@hack/setup.sh postgresql
 	@assets="$$($(CLUSTER) assets)" && KUBEBUILDER_ASSETS="$$assets" go run ./hack/bench/operator $(ARGS)
 
+.PHONY: bench-messaging
+bench-messaging: build ## Measure messaging against a server of the Node.js stack, against hack/bench/messaging/thresholds.yaml
+	@hack/setup.sh postgresql redis node
+	@npm ci --prefix hack/bench/messaging/peer --no-audit --no-fund --silent
+	@go build -o bin/bench-messaging ./hack/bench/messaging
+	@exec bin/bench-messaging $(ARGS)
+
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (default 30s) each
 	@hack/setup.sh gcc

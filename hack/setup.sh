@@ -4,6 +4,9 @@
 #   setup.sh shellcheck    the checker of shell scripts
 #   setup.sh browser       a browser without a screen, for the journeys
 #   setup.sh postgresql    a PostgreSQL server, for tests and for 'make dev'
+#   setup.sh redis         a Redis server, for the peer of the messaging benchmark
+#   setup.sh node          Node.js 20 with npm, for that peer; it is not installed, since
+#                          many distributions' own is older
 set -euo pipefail
 
 missing=()
@@ -12,6 +15,15 @@ for thing in "$@"; do
     gcc) command -v gcc >/dev/null && [ -e /usr/include/stdlib.h ] || missing+=(gcc libc6-dev) ;;
     shellcheck) command -v shellcheck >/dev/null || missing+=(shellcheck) ;;
     postgresql) compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql) ;;
+    redis) command -v redis-server >/dev/null || missing+=(redis-server) ;;
+    node)
+      version=$(node --version 2>/dev/null || echo none)
+      major=${version#v}
+      if ! [ "${major%%.*}" -ge 20 ] 2>/dev/null || ! command -v npm >/dev/null; then
+        echo "setup: Node.js 20 or newer and npm are needed, and Node.js here is: $version; see https://nodejs.org/en/download" >&2
+        exit 1
+      fi
+      ;;
     browser) command -v chromium-headless-shell >/dev/null || command -v chrome-headless-shell >/dev/null || missing+=(chromium-headless-shell) ;;
     *) echo "setup: nothing called $thing" >&2; exit 2 ;;
   esac

@@ -3,23 +3,15 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
-	"os"
-	"os/exec"
-	"os/user"
 	"path/filepath"
-	"strconv"
-	"syscall"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/marketplane/marketplane/api/v1alpha1"
+	"github.com/marketplane/marketplane/hack/bench/internal/postgres"
 )
 
 // Names of the Secrets, in every namespace, by which Marketplaces reach the
@@ -32,10 +24,9 @@ const (
 
 // backends are one PostgreSQL and one NATS, which all Marketplaces share.
 type backends struct {
-	postgres    *exec.Cmd
-	nats        *natsserver.Server
-	databaseURL string
-	busURL      string
+	postgres *postgres.Server
+	nats     *natsserver.Server
+	busURL   string
 }
 
 func startBackends(ctx context.Context, dir string) (*backends, error) {
@@ -43,7 +34,8 @@ func startBackends(ctx context.Context, dir string) (*backends, error) {
 	if err := b.startNATS(); err != nil {
 		return nil, err
 	}
-	if err := b.startPostgres(ctx, filepath.Join(dir, "postgresql")); err != nil {
+	var err error
+	if b.postgres, err = postgres.Start(ctx, filepath.Join(dir, "postgresql"), "fsync=off"); err != nil {
 		b.stop()
 		return nil, err
 	}
@@ -56,9 +48,7 @@ func (b *backends) stop() {
 		b.nats.WaitForShutdown()
 	}
 	if b.postgres != nil {
-		// An immediate shutdown: nobody needs the data.
-		_ = b.postgres.Process.Signal(syscall.SIGQUIT)
-		_ = b.postgres.Wait()
+		b.postgres.Stop()
 	}
 }
 
@@ -78,79 +68,6 @@ func (b *backends) startNATS() error {
 	return nil
 }
 
-// startPostgres starts the newest PostgreSQL of the machine on an empty folder.
-func (b *backends) startPostgres(ctx context.Context, dir string) error {
-	found, err := filepath.Glob("/usr/lib/postgresql/*/bin")
-	if err != nil || len(found) == 0 {
-		return errors.New("there is no PostgreSQL in /usr/lib/postgresql: install the package postgresql")
-	}
-	bin := found[len(found)-1]
-	address, err := freeAddress()
-	if err != nil {
-		return err
-	}
-	_, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	as, err := unprivileged(dir)
-	if err != nil {
-		return err
-	}
-	initdb := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "--pgdata="+filepath.Join(dir, "data"), //nolint:gosec // It is the machine's own.
-		"--username=postgres", "--auth=trust", "--no-sync", "--locale=C", "--encoding=UTF8")
-	initdb.Dir, initdb.SysProcAttr = dir, as
-	if output, err := initdb.CombinedOutput(); err != nil {
-		return fmt.Errorf("initdb: %w: %s", err, output)
-	}
-	b.postgres = exec.Command(filepath.Join(bin, "postgres"), "-D", filepath.Join(dir, "data"), //nolint:gosec,noctx // stop ends it.
-		"-c", "listen_addresses=127.0.0.1", "-c", "port="+port, "-c", "unix_socket_directories=", "-c", "fsync=off")
-	b.postgres.Dir, b.postgres.SysProcAttr = dir, as
-	if err := b.postgres.Start(); err != nil {
-		b.postgres = nil
-		return err
-	}
-	b.databaseURL = "postgres://postgres:bench@" + address + "/postgres?sslmode=disable"
-	return wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
-		connection, err := pgx.Connect(ctx, b.databaseURL)
-		if err != nil {
-			return false, nil //nolint:nilerr // It starts still.
-		}
-		return true, connection.Close(ctx)
-	})
-}
-
-// unprivileged returns how a process runs that refuses to run as root, and
-// gives it dir.
-func unprivileged(dir string) (*syscall.SysProcAttr, error) {
-	if os.Getuid() != 0 {
-		return &syscall.SysProcAttr{}, nil
-	}
-	nobody, err := user.Lookup("nobody")
-	if err != nil {
-		return nil, err
-	}
-	uid, err := strconv.ParseUint(nobody.Uid, 10, 32)
-	if err != nil {
-		return nil, err
-	}
-	gid, err := strconv.ParseUint(nobody.Gid, 10, 32)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chown(dir, int(uid), int(gid)); err != nil {
-		return nil, err
-	}
-	// It must be able to reach its folder.
-	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil { //nolint:gosec // Others may pass, not look.
-		return nil, err
-	}
-	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, nil
-}
-
 // secrets are those that Marketplaces of the namespace name.
 func (b *backends) secrets(namespace string) []*corev1.Secret {
 	secret := func(name, key, value string) *corev1.Secret {
@@ -160,7 +77,7 @@ func (b *backends) secrets(namespace string) []*corev1.Secret {
 		}
 	}
 	return []*corev1.Secret{
-		secret(databaseSecret, "url", b.databaseURL),
+		secret(databaseSecret, "url", b.postgres.URL("postgres")),
 		secret(busSecret, "token", busToken),
 	}
 }

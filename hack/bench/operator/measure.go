@@ -85,7 +85,7 @@ type bench struct {
 	cluster  *cluster
 	kubelets *kubelets
 	loads    *loads
-	operator *process
+	operator *operator
 	audit    *auditLog
 }
 
@@ -111,7 +111,7 @@ func measure(ctx context.Context, c config, back *backends, n int) (result, erro
 	if b.operator, err = startOperator(c.operator, b.cluster.kubeconfig, b.dir); err != nil {
 		return r, err
 	}
-	defer b.operator.stop()
+	defer b.operator.Stop()
 	b.audit = &auditLog{path: b.cluster.audit}
 
 	for _, phase := range []struct {
@@ -140,7 +140,7 @@ func (b *bench) keepHeap(ctx context.Context) error {
 
 // failed returns what has gone wrong in any part meanwhile.
 func (b *bench) failed() error {
-	if err := b.operator.failed(); err != nil {
+	if err := b.operator.Failed(); err != nil {
 		return err
 	}
 	return b.kubelets.failed()
@@ -199,7 +199,7 @@ func (b *bench) fill(ctx context.Context, r *result) error {
 	if _, err := b.audit.next(); err != nil {
 		return err
 	}
-	processor, err := b.operator.processor()
+	processor, err := b.operator.Processor()
 	if err != nil {
 		return err
 	}
@@ -223,7 +223,7 @@ func (b *bench) fill(ctx context.Context, r *result) error {
 		return fmt.Errorf("%d of %d Deployments are there: %w", b.kubelets.deployments.Load(), want, err)
 	}
 	r.applied = b.kubelets.lastDeployment.Load().Sub(begin)
-	after, err := b.operator.processor()
+	after, err := b.operator.Processor()
 	if err != nil {
 		return err
 	}
@@ -324,7 +324,7 @@ func (b *bench) rest(ctx context.Context, r *result) error {
 	if err != nil {
 		return err
 	}
-	before, err := b.operator.processor()
+	before, err := b.operator.Processor()
 	if err != nil {
 		return err
 	}
@@ -335,7 +335,7 @@ func (b *bench) rest(ctx context.Context, r *result) error {
 	if r.quiet, err = b.audit.next(); err != nil {
 		return err
 	}
-	after, err := b.operator.processor()
+	after, err := b.operator.Processor()
 	if err != nil {
 		return err
 	}
@@ -345,7 +345,7 @@ func (b *bench) rest(ctx context.Context, r *result) error {
 		return err
 	}
 	r.quietLooks -= looks
-	r.after, r.peak, err = b.operator.memory()
+	r.after, r.peak, err = b.operator.Memory()
 	return err
 }
 

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The generator is this program: the tests' too.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == generatorArgument {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// buildMarketplane returns the path of the services' program.
+func buildMarketplane(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "marketplane")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../../../services")
+	if output, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the services: %v\n%s", err, output)
+	}
+	return program
+}
+
+// Ours goes through every work in small sizes, with real processes and a real
+// PostgreSQL.
+func TestOursDoesEveryWork(t *testing.T) {
+	c, err := parse([]string{"--quick", "--marketplane", buildMarketplane(t)}, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// PostgreSQL's user can't enter a test's own folder.
+	if c.dir, err = os.MkdirTemp("", "bench-messaging-test-"); err != nil { //nolint:usetesting // see above
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(c.dir)
+	g, err := layGrounds(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.postgres.Stop()
+	our, err := newOurs(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := our.prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	compare := comparison{config: c, sides: []side{our}, log: &log}
+	if err := compare.measure(t.Context()); err != nil {
+		t.Fatalf("%v\n%s", err, &log)
+	}
+	for _, r := range rows() {
+		if v := compare.outcomes[r.work][0][0].figures[r.figure]; v <= 0 {
+			t.Errorf("%s, %s: %v", r.work, r.figure, v)
+		}
+	}
+}
+
+// The whole program, the peer too, where the peer's packages are installed.
+func TestQuick(t *testing.T) {
+	if _, err := os.Stat(filepath.Join("peer", "node_modules")); err != nil {
+		t.Skip("the peer's packages are not installed: make bench-messaging does it")
+	}
+	var stdout, stderr bytes.Buffer
+	args := []string{"--quick", "--marketplane", buildMarketplane(t), "--peer", "peer", "--thresholds", "thresholds.yaml"}
+	if err := bench(t.Context(), args, &stdout, &stderr); err != nil {
+		t.Fatalf("%v\n%s", err, &stderr)
+	}
+	for _, r := range rows() {
+		if !strings.Contains(stdout.String(), r.title) {
+			t.Errorf("the report lacks %q:\n%s", r.title, &stdout)
+		}
+	}
+}
+
+func TestParse(t *testing.T) {
+	for _, args := range [][]string{{"--works", "nothing"}, {"--repeats", "0"}, {"--protocol", "smoke"}, {"--no-such-flag"}} {
+		if _, err := parse(args, &bytes.Buffer{}); err == nil {
+			t.Errorf("%v: no error", args)
+		}
+	}
+	c, err := parse([]string{"--works", "pairs, resumes", "--quick"}, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.works) != 2 || c.works[0].name != "pairs" || c.works[1].name != "resumes" || c.repeats != 1 {
+		t.Errorf("got %d works and %d repeats", len(c.works), c.repeats)
+	}
+}
