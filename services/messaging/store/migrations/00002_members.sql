@@ -1,8 +1,32 @@
 -- +goose Up
 
--- The tables are locked for moments: nothing here reads or writes their rows. A
--- lock that is not to be had in time fails the migration, which is tried again.
-SET LOCAL lock_timeout = '5s';
+-- The release before works on beside this. Nothing here reads or rewrites a
+-- table, so locks are held for moments, but they are many, and its transactions
+-- take theirs in another order. So first whoever tends the tables has to go,
+-- which hinders nobody else; then the migration gives way, and tries again, long
+-- before PostgreSQL would end somebody's transaction to break a deadlock.
+LOCK TABLE members, conversations, stream_items IN SHARE UPDATE EXCLUSIVE MODE;
+-- +goose StatementBegin
+DO $$
+DECLARE
+    waits text := current_setting('lock_timeout');
+BEGIN
+    PERFORM set_config('lock_timeout', '150ms', true);
+    FOR attempt IN 1..30 LOOP
+        BEGIN
+            LOCK TABLE members, conversations, stream_items IN ACCESS EXCLUSIVE MODE;
+            EXIT;
+        EXCEPTION WHEN lock_not_available THEN
+            IF attempt = 30 THEN
+                RAISE;
+            END IF;
+            PERFORM pg_sleep(random() / 10);
+        END;
+    END LOOP;
+    PERFORM set_config('lock_timeout', waits, true);
+END
+$$;
+-- +goose StatementEnd
 
 -- Beside the conversations about tasks there are those with the marketplace's
 -- support, which have no task. What is added has defaults, since pods of the
