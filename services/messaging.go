@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/services/internal/bus"
 	"github.com/marketplane/marketplane/services/internal/env"
 	"github.com/marketplane/marketplane/services/internal/eventlog"
 	"github.com/marketplane/marketplane/services/internal/idempotency"
@@ -78,7 +79,16 @@ func readAgents(source *env.Source) []uuid.UUID {
 // sockets from the given origins; agents are the marketplace's support.
 func addMessaging(p *platform, origins []string, agents []uuid.UUID) error {
 	store := messagingstore.New(p.pool, time.Now)
-	connections := hub.New(store, hub.NewNATS(p.bus, p.subjects, p.log), hub.Options{
+	// News have a connection of their own: it does not bring back what this
+	// process published, as the event log's wake-ups must.
+	var reconnected hooks
+	news, err := p.addBus("bus connection for news", bus.Options{
+		Name: p.config.instance + "/news", NoEcho: true, Connected: reconnected.run,
+	})
+	if err != nil {
+		return err
+	}
+	connections := hub.New(store, hub.NewNATS(news, p.subjects, p.log), hub.Options{
 		Instance: p.config.instance, Window: p.config.drain.Window,
 	}, p.log, p.registry)
 	queue := commit.NewQueue(store, connections.Announce, commit.Options{}, p.log, p.registry)
@@ -94,7 +104,7 @@ func addMessaging(p *platform, origins []string, agents []uuid.UUID) error {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(connections.Load()) // the scraper is gone if this fails
 	})
-	p.busHooks.add(connections.BusReconnected)
+	reconnected.add(connections.BusReconnected)
 	p.stopHooks.add(connections.Stopping)
 	p.sessions.onEnd(connections.EndSession)
 

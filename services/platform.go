@@ -111,10 +111,9 @@ type process struct {
 	// router is the public port's, internal the internal one's.
 	router   chi.Router
 	internal *http.ServeMux
-	// busHooks are called when the bus is connected, which may be while the
-	// process is still being put together; stopHooks when the process is told to
-	// stop, before the drain's floor.
-	busHooks, stopHooks hooks
+	// stopHooks are called when the process is told to stop, before the drain's
+	// floor.
+	stopHooks hooks
 }
 
 // hooks are functions to call when something happens.
@@ -220,10 +219,7 @@ func newPlatform(ctx context.Context, p *process, service, databaseURL string, c
 
 // connectBus adds the process's bus connection.
 func (p *process) connectBus() (*nats.Conn, error) {
-	conn, err := bus.Connect(bus.Options{
-		URLs: p.config.busURLs, Token: p.config.busToken, Files: p.config.busFiles, Name: p.config.instance, Log: p.log,
-		Connected: p.busHooks.run,
-	})
+	conn, err := p.addBus("bus connection", bus.Options{Name: p.config.instance})
 	if err != nil {
 		return nil, err
 	}
@@ -236,7 +232,17 @@ func (p *process) connectBus() (*nats.Conn, error) {
 		}
 		return 0
 	}))
-	p.group.Add(lifecycle.Part{Name: "bus connection", Stop: func(context.Context) error {
+	return conn, nil
+}
+
+// addBus adds a connection to the bus as a part of the process.
+func (p *process) addBus(part string, options bus.Options) (*nats.Conn, error) {
+	options.URLs, options.Token, options.Files, options.Log = p.config.busURLs, p.config.busToken, p.config.busFiles, p.log
+	conn, err := bus.Connect(options)
+	if err != nil {
+		return nil, err
+	}
+	p.group.Add(lifecycle.Part{Name: part, Stop: func(context.Context) error {
 		conn.Close()
 		return nil
 	}})

@@ -17,5 +17,8 @@ func SubjectsOf(installation string) Subjects {
 // Wake tells that the event log has something new. Its messages are empty.
 func (s Subjects) Wake() string { return s.prefix + ".events" }
 
+// Many carries what is new for many users at once, to every process.
+func (s Subjects) Many() string { return s.prefix + ".many" }
+
 // User carries what is new in a user's stream.
 func (s Subjects) User(id uuid.UUID) string { return s.prefix + ".user." + id.String() }

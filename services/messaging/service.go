@@ -68,7 +68,7 @@ type Store interface {
 type Announcer interface {
 	Announce(items []Item)
 	// Signal carries an ephemeral signal to the users.
-	Signal(users []uuid.UUID, signal Typing)
+	Signal(users []uuid.UUID, signal Signal)
 }
 
 // ConversationQuery selects some of a user's conversations.
@@ -154,7 +154,11 @@ func (s *Service) Typing(ctx context.Context, user, conversation uuid.UUID) erro
 	if err != nil {
 		return err
 	}
-	s.announcer.Signal(others, Typing{ConversationID: conversation, From: user})
+	signal, err := TypingSignal(conversation, user)
+	if err != nil {
+		return err
+	}
+	s.announcer.Signal(others, signal)
 	return nil
 }
 

@@ -11,35 +11,31 @@ import (
 // away and still get everything that it missed. Messages are kept for good.
 const ResumeTTL = 7 * 24 * time.Hour
 
-const (
-	trimInterval = 10 * time.Minute
-	trimBatch    = 1000
-)
+// expireInterval is the mean time between two looks for what is too old.
+const expireInterval = 10 * time.Minute
 
-// Trimmer deletes old stream items, a batch at a time; see store.Store.
-type Trimmer interface {
-	Trim(ctx context.Context, before time.Time, limit int) (deleted int, err error)
+// Expirer drops old stream items; see store.Store.
+type Expirer interface {
+	Expire(ctx context.Context, before time.Time) (dropped int, err error)
 }
 
-// Sweep deletes stream items that are older than ResumeTTL, now and then, until
-// ctx ends. Every process does; they don't hinder each other.
-func Sweep(ctx context.Context, trimmer Trimmer, log *slog.Logger) error {
+// Sweep drops stream items that are older than ResumeTTL, at once and then now
+// and then, until ctx ends. Every process does; they don't hinder each other.
+func Sweep(ctx context.Context, expirer Expirer, log *slog.Logger) error {
 	for {
-		wait := time.NewTimer(trimInterval/2 + rand.N(trimInterval)) //nolint:gosec // G404: jitter needs no secrecy
+		dropped, err := expirer.Expire(ctx, time.Now().Add(-ResumeTTL))
+		switch {
+		case err != nil && ctx.Err() == nil:
+			log.Warn("old stream items not dropped; trying on", "error", err)
+		case dropped > 0:
+			log.Info("old stream items dropped", "days", dropped)
+		}
+		wait := time.NewTimer(expireInterval/2 + rand.N(expireInterval)) //nolint:gosec // G404: jitter needs no secrecy
 		select {
 		case <-ctx.Done():
 			wait.Stop()
 			return nil
 		case <-wait.C:
-		}
-		for deleted := trimBatch; deleted == trimBatch; {
-			var err error
-			if deleted, err = trimmer.Trim(ctx, time.Now().Add(-ResumeTTL), trimBatch); err != nil {
-				if ctx.Err() == nil {
-					log.Warn("old stream items not deleted; trying on", "error", err)
-				}
-				break
-			}
 		}
 	}
 }

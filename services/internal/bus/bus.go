@@ -23,7 +23,9 @@ type Options struct {
 	Files Files
 	// Name tells the server who this is.
 	Name string
-	Log  *slog.Logger
+	// NoEcho keeps what the connection publishes from its own subscriptions.
+	NoEcho bool
+	Log    *slog.Logger
 	// Connected, if set, is called each time the connection is made, the first
 	// one too: what was published before was not received. It may be called
 	// before Connect returns.
@@ -70,6 +72,9 @@ func Connect(options Options) (*nats.Conn, error) {
 			}
 			log.Warn("bus error", "subject", subject, "error", err)
 		}),
+	}
+	if options.NoEcho {
+		all = append(all, nats.NoEcho())
 	}
 	if options.Token != "" {
 		all = append(all, nats.Token(options.Token))

@@ -186,15 +186,17 @@ func ensureSchema(ctx context.Context, conn *pgx.Conn, schema string) error {
 	return nil
 }
 
-// grant lets a role use its own schema's tables, not change their shape, and
-// write and read the shared events. It comes after the migrations and names all
-// tables, so that it holds for those that a dump brought, too.
+// grant lets a role use its own schema's tables and functions, not change their
+// shape, and write and read the shared events. It comes after the migrations and
+// names all tables, so that it holds for those that a dump brought, too.
 func grant(ctx context.Context, conn *pgx.Conn, role, schema, events string) error {
 	r, s, e := quote(role), quote(schema), quote(events)
 	for _, statement := range []string{
 		"GRANT USAGE ON SCHEMA " + s + ", " + e + " TO " + r,
 		"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA " + s + " TO " + r,
 		"GRANT USAGE ON ALL SEQUENCES IN SCHEMA " + s + " TO " + r,
+		"REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA " + s + " FROM PUBLIC",
+		"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA " + s + " TO " + r,
 		// What has been migrated is not the service's business.
 		"REVOKE ALL ON " + s + "." + goose.DefaultTablename + " FROM " + r,
 		"GRANT SELECT, INSERT ON " + e + ".events TO " + r,

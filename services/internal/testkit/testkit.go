@@ -75,7 +75,12 @@ func ServerURL(t testing.TB) string {
 // of it.
 func EmptyDatabase(t testing.TB) string {
 	t.Helper()
-	raw := ServerURL(t)
+	return emptyDatabase(t, ServerURL(t))
+}
+
+// emptyDatabase makes one on the server of a superuser's URL.
+func emptyDatabase(t testing.TB, raw string) string {
+	t.Helper()
 	name := "test_" + hex.EncodeToString(randomBytes(8))
 	ctx := t.Context()
 	conn, err := pgx.Connect(ctx, raw)
@@ -107,7 +112,14 @@ type Database struct {
 // services' migrations.
 func NewDatabase(t testing.TB, services map[string]fs.FS) *Database {
 	t.Helper()
-	db := &Database{AdminURL: EmptyDatabase(t), Installation: uuid.NewString(), passwords: map[string]string{}}
+	return NewDatabaseOn(t, ServerURL(t), services)
+}
+
+// NewDatabaseOn is NewDatabase on another server than the one that tests share,
+// whose superuser's URL it takes.
+func NewDatabaseOn(t testing.TB, serverURL string, services map[string]fs.FS) *Database {
+	t.Helper()
+	db := &Database{AdminURL: emptyDatabase(t, serverURL), Installation: uuid.NewString(), passwords: map[string]string{}}
 	plan := migration.Plan{Installation: db.Installation, Events: eventlog.Migrations(), AdoptEvents: eventlog.Adopt}
 	for service, migrations := range services {
 		db.passwords[service] = rand.Text()

@@ -45,7 +45,7 @@ func (a *announcements) Announce(items []messaging.Item) {
 	a.items = append(a.items, items...)
 }
 
-func (*announcements) Signal([]uuid.UUID, messaging.Typing) {}
+func (*announcements) Signal([]uuid.UUID, messaging.Signal) {}
 
 // take returns what was announced since it was last called.
 func (a *announcements) take() []messaging.Item {

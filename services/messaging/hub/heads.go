@@ -123,6 +123,9 @@ func (h *Hub) fill() {
 }
 
 func (h *Hub) fillOne(u *user) {
+	if u.behind() {
+		h.metrics.gaps.Inc()
+	}
 	for u.behind() {
 		head, ok := u.place()
 		if !ok {
@@ -131,6 +134,7 @@ func (h *Hub) fillOne(u *user) {
 		items, err := h.read(h.ctx, u.id, head)
 		if err != nil {
 			if h.ctx.Err() == nil {
+				h.metrics.filled.WithLabelValues("unavailable").Inc()
 				h.log.Warn("a gap is not filled; trying on", "user", u.id, "offset", head, "error", err)
 				h.mu.Lock()
 				if h.users[u.id] == u {
@@ -140,15 +144,17 @@ func (h *Hub) fillOne(u *user) {
 			}
 			return
 		}
-		if len(items) == 0 || items[0].Offset > head+1 {
+		if items = unbroken(items, head); len(items) == 0 {
 			// Trimmed before it was delivered: only a new start helps.
+			h.metrics.filled.WithLabelValues("not_kept").Inc()
 			h.log.Warn("a gap can't be filled", "user", u.id, "offset", head)
 			h.endAll(u)
 			return
 		}
-		h.metrics.filled.Inc()
-		counts, _ := u.accept(items, 0)
-		h.metrics.countDelivered(counts)
+		h.metrics.filled.WithLabelValues("ok").Inc()
+		var given tally
+		u.accept(items, 0, &given)
+		h.metrics.countDelivered(&given)
 	}
 }
 
@@ -156,7 +162,7 @@ func (h *Hub) fillOne(u *user) {
 func (h *Hub) endAll(u *user) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for l := range u.links {
+	for _, l := range u.links {
 		l.wire.End(Behind)
 	}
 }

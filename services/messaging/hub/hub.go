@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,11 +20,12 @@ import (
 
 // Wire is a client's connection on some protocol. Only Room may block.
 type Wire interface {
-	// Deliver queues an item of the user's stream. A wire that has no room left
-	// ends itself as a slow consumer.
-	Deliver(item messaging.Item)
+	// Deliver queues items of the user's stream, which follow one another. A wire
+	// that has no room left ends itself as a slow consumer. The slice is the
+	// hub's again afterwards; what its payloads hold never changes.
+	Deliver(items []messaging.Item)
 	// Signal queues an ephemeral signal, or drops it.
-	Signal(signal messaging.Typing)
+	Signal(signal messaging.Signal)
 	// Room waits until there is room for items of a replay, or the wire or ctx
 	// ends, which is an error.
 	Room(ctx context.Context) error
@@ -51,7 +54,9 @@ const (
 
 // Store is what delivery reads.
 type Store interface {
-	Position(ctx context.Context, user uuid.UUID) (messaging.Position, error)
+	// Resume returns, for each place, where its stream is, and at most limit of
+	// the items that follow it: none if they are not all kept.
+	Resume(ctx context.Context, places []messaging.Place, limit int) ([]messaging.Resumption, error)
 	Heads(ctx context.Context, users []uuid.UUID) (map[uuid.UUID]int64, error)
 	ItemsAfter(ctx context.Context, user uuid.UUID, offset int64, limit int) ([]messaging.Item, error)
 }
@@ -60,9 +65,13 @@ type Store interface {
 type Bus interface {
 	// Subscribe makes the user's news arrive in Messages until cancel is called.
 	Subscribe(user uuid.UUID) (cancel func(), err error)
-	// Publish sends to every process that is subscribed to the user, this one
-	// among them.
+	// SubscribeMany makes what is for many users arrive in Messages.
+	SubscribeMany() error
+	// Publish sends to every other process that is subscribed to the user. It
+	// keeps no part of data.
 	Publish(user uuid.UUID, data []byte) error
+	// PublishMany sends to every other process. It keeps no part of data.
+	PublishMany(data []byte) error
 	// Messages is one channel for everything that is subscribed to.
 	// What does not fit in it is dropped.
 	Messages() <-chan *nats.Msg
@@ -108,15 +117,19 @@ type Hub struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
+	lookups chan lookup   // links that attach
+	replays chan struct{} // holds a token for each replay that reads the store
 	fills   fillQueue
 	missed  missed
 	compare chan struct{} // asks for a comparison of all heads, now
 	gaps    chan *user    // users with a gap that this process's own commits left
 
+	scratch []receiver // dispatch's own
+
 	mu       sync.RWMutex // taken before any user's
 	links    map[*Link]struct{}
 	users    map[uuid.UUID]*user
-	sessions map[uuid.UUID]map[*Link]struct{}
+	sessions map[uuid.UUID][]*Link
 	counts   [draining + 1]int // links by state
 	fresh    map[*user]struct{}
 	told     bool          // that the process stops
@@ -131,13 +144,15 @@ func New(store Store, bus Bus, options Options, log *slog.Logger, registry prome
 	}
 	h := &Hub{
 		store: store, bus: bus, options: options, log: log,
+		lookups:  make(chan lookup, maxLookups),
+		replays:  make(chan struct{}, replayers),
 		fills:    newFillQueue(),
 		missed:   missed{heads: map[uuid.UUID]int64{}},
 		compare:  make(chan struct{}, 1),
 		gaps:     make(chan *user, 64),
 		links:    map[*Link]struct{}{},
 		users:    map[uuid.UUID]*user{},
-		sessions: map[uuid.UUID]map[*Link]struct{}{},
+		sessions: map[uuid.UUID][]*Link{},
 		fresh:    map[*user]struct{}{},
 		empty:    make(chan struct{}),
 	}
@@ -145,16 +160,27 @@ func New(store Store, bus Bus, options Options, log *slog.Logger, registry prome
 	return h
 }
 
-// fillers is how many streams are read at a time to close gaps.
-const fillers = 4
+// Readers of the store at a time, by what they read for. Together they leave
+// connections of the database's pool to those who write.
+const (
+	fillers   = 2 // to close gaps
+	resumers  = 2 // to begin where links attach
+	replayers = 2 // to go on where a link missed more than a page
+)
 
 // Start begins to deliver.
 func (h *Hub) Start(context.Context) error {
+	if err := h.bus.SubscribeMany(); err != nil {
+		return err
+	}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.wg.Go(h.dispatch)
 	h.wg.Go(h.compareHeads)
 	for range fillers {
 		h.wg.Go(h.fill)
+	}
+	for range resumers {
+		h.wg.Go(h.lookUp)
 	}
 	return nil
 }
@@ -174,12 +200,7 @@ func (h *Hub) Stop(ctx context.Context) error {
 func (h *Hub) BusReconnected() {
 	h.compareAll()
 	for user, head := range h.missed.take() {
-		data, err := json.Marshal(news{Head: head})
-		if err != nil {
-			h.log.Error("head not published", "user", user, "error", err)
-			continue
-		}
-		if !h.publish(user, data) {
+		if !h.published(h.bus.Publish(user, encodeHead(head))) {
 			h.missed.add(user, head)
 		}
 	}
@@ -224,61 +245,10 @@ func (h *Hub) Admit(wire Wire) (*Link, error) {
 	return l, nil
 }
 
-// Announce brings news to this process's connections and to the other
-// processes. It implements messaging.Announcer.
-func (h *Hub) Announce(items []messaging.Item) {
-	byUser := map[uuid.UUID][]messaging.Item{}
-	for _, item := range items {
-		byUser[item.UserID] = append(byUser[item.UserID], item)
-	}
-	for id, items := range byUser {
-		if u := h.accept(id, items, 0); u != nil {
-			select {
-			case h.gaps <- u:
-			default:
-				h.fills.add(u)
-			}
-		}
-		messages, err := encodeItems(items)
-		if err != nil {
-			h.log.Error("items not published", "user", id, "error", err)
-		}
-		for _, data := range messages {
-			if !h.publish(id, data) {
-				h.missed.add(id, items[len(items)-1].Offset)
-			}
-		}
-	}
-}
-
-// Signal implements messaging.Announcer.
-func (h *Hub) Signal(users []uuid.UUID, signal messaging.Typing) {
-	data, err := json.Marshal(news{Typing: &signal})
-	if err != nil {
-		h.log.Error("signal not published", "error", err)
-		return
-	}
-	for _, id := range users {
-		h.publish(id, data) // comes back to this process's own connections, too
-	}
-}
-
-// publish says whether the bus took it.
-func (h *Hub) publish(user uuid.UUID, data []byte) bool {
-	err := h.bus.Publish(user, data)
-	if err != nil {
-		h.metrics.dropped.WithLabelValues("not_published").Inc()
-	}
-	return err == nil
-}
-
 // EndSession closes the connections of a session that has ended.
 func (h *Hub) EndSession(session uuid.UUID) {
 	h.mu.RLock()
-	links := make([]*Link, 0, len(h.sessions[session]))
-	for l := range h.sessions[session] {
-		links = append(links, l)
-	}
+	links := slices.Clone(h.sessions[session])
 	h.mu.RUnlock()
 	payload := messaging.SessionEndedPayload(session)
 	for _, l := range links {
@@ -311,11 +281,10 @@ func (h *Hub) dispatch() {
 			return
 		case m := <-messages:
 			if len(messages) >= cap(messages)-1 {
+				h.metrics.dropped.WithLabelValues("bus_overflow").Inc()
 				h.compareAll() // the channel was full: something may be dropped
 			}
-			if u := h.receive(m); u != nil {
-				note(u)
-			}
+			h.receive(m, note)
 		case u := <-h.gaps:
 			note(u)
 		case <-patience.C:
@@ -329,53 +298,54 @@ func (h *Hub) dispatch() {
 	}
 }
 
-// receive handles a message, and returns the user if it leaves a gap.
-func (h *Hub) receive(m *nats.Msg) *user {
+// receive handles a message, and calls behind with users who now have a gap.
+func (h *Hub) receive(m *nats.Msg, behind func(*user)) {
+	if strings.HasSuffix(m.Subject, manySuffix) {
+		h.receiveMany(m.Data, behind)
+		return
+	}
 	id, err := userOf(m.Subject)
 	if err != nil {
 		h.log.Warn("message of no user from the bus", "subject", m.Subject)
-		return nil
+		return
 	}
-	items, other, err := decodeNews(id, m.Data)
-	if err != nil {
-		h.log.Warn("unreadable message from the bus", "error", err)
-		return nil
-	}
-	if other.Typing != nil {
-		h.signal(id, *other.Typing)
-	}
-	return h.accept(id, items, other.Head)
-}
-
-// accept gives items to a user's links, and returns the user if there is a gap
-// now, up to the newest item or to head.
-func (h *Hub) accept(id uuid.UUID, items []messaging.Item, head int64) *user {
-	h.mu.RLock()
-	u := h.users[id]
-	h.mu.RUnlock()
-	if u == nil {
-		return nil
-	}
-	delivered, gap := u.accept(items, head)
-	h.metrics.countDelivered(delivered)
-	if gap {
-		return u
-	}
-	return nil
-}
-
-func (h *Hub) signal(id uuid.UUID, signal messaging.Typing) {
 	h.mu.RLock()
 	u := h.users[id]
 	h.mu.RUnlock()
 	if u == nil {
 		return
 	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for l := range u.links {
-		if l.caughtUp {
-			l.wire.Signal(signal)
-		}
+	got, err := decodeNews(id, m.Data)
+	if err != nil {
+		h.log.Warn("unreadable message from the bus", "error", err)
+		return
 	}
+	if got.signal.Kind != "" {
+		u.signal(got.signal)
+	}
+	var given tally
+	if u.accept(got.items, got.head, &given) {
+		behind(u)
+	}
+	if n := len(got.items); n > 0 {
+		h.metrics.countLive(&given, got.items[n-1].Kind, got.items[n-1].Payload)
+	}
+}
+
+func (h *Hub) receiveMany(data []byte, behind func(*user)) {
+	what, kind, payload, receivers, err := decodeMany(data, h.scratch)
+	if err != nil {
+		h.log.Warn("unreadable message to many from the bus", "error", err)
+		return
+	}
+	switch what {
+	case manyItems:
+		h.spread(kind, payload, receivers, behind)
+	case manySignal:
+		h.spreadSignal(messaging.Signal{Kind: kind, Payload: payload}, receivers)
+	default: // of a later release
+		return
+	}
+	clear(receivers)
+	h.scratch = receivers
 }

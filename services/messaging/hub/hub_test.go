@@ -33,7 +33,10 @@ type fakeStore struct {
 	streams map[uuid.UUID][]messaging.Item
 	tails   map[uuid.UUID]int64
 	fail    error
-	reads   int
+	reads   int // of single streams
+	resumes int
+	slow    time.Duration
+	hole    int64 // an offset that is not there
 }
 
 func newFakeStore() *fakeStore {
@@ -59,10 +62,21 @@ func (s *fakeStore) setFailure(err error) {
 	s.fail = err
 }
 
-func (s *fakeStore) Position(_ context.Context, user uuid.UUID) (messaging.Position, error) {
+func (s *fakeStore) Resume(_ context.Context, places []messaging.Place, limit int) ([]messaging.Resumption, error) {
+	time.Sleep(s.slow)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return messaging.Position{Head: int64(len(s.streams[user])), Tail: s.tails[user]}, s.fail
+	s.resumes++
+	out := make([]messaging.Resumption, len(places))
+	for i, p := range places {
+		items, tail := s.streams[p.UserID], s.tails[p.UserID]
+		out[i].Position = messaging.Position{Head: int64(len(items)), Tail: tail}
+		if p.Offset >= tail && p.Offset < int64(len(items)) {
+			items = items[p.Offset:]
+			out[i].Items = s.page(items, limit)
+		}
+	}
+	return out, s.fail
 }
 
 func (s *fakeStore) Heads(_ context.Context, users []uuid.UUID) (map[uuid.UUID]int64, error) {
@@ -83,19 +97,32 @@ func (s *fakeStore) ItemsAfter(_ context.Context, user uuid.UUID, offset int64, 
 		return nil, s.fail
 	}
 	items := s.streams[user][min(int(max(offset, s.tails[user])), len(s.streams[user])):]
-	return slices.Clone(items[:min(limit, len(items))]), nil
+	return s.page(items, limit), nil
 }
 
-// fakeBus brings what the test publishes to one hub.
+func (s *fakeStore) page(items []messaging.Item, limit int) []messaging.Item {
+	page := slices.DeleteFunc(slices.Clone(items), func(item messaging.Item) bool { return item.Offset == s.hole })
+	return page[:min(limit, len(page))]
+}
+
+// fakeBus is one process's connection to a bus. What it publishes reaches the
+// other ones.
 type fakeBus struct {
+	others []*fakeBus
+
 	mu         sync.Mutex
 	messages   chan *nats.Msg
 	subscribed map[uuid.UUID]int
 	down       bool
 }
 
-func newFakeBus() *fakeBus {
-	return &fakeBus{messages: make(chan *nats.Msg, 16), subscribed: map[uuid.UUID]int{}}
+// newFakeBus connects to the bus that the others are on.
+func newFakeBus(others ...*fakeBus) *fakeBus {
+	b := &fakeBus{others: others, messages: make(chan *nats.Msg, 16), subscribed: map[uuid.UUID]int{}}
+	for _, o := range others {
+		o.others = append(o.others, b)
+	}
+	return b
 }
 
 func (b *fakeBus) Subscribe(user uuid.UUID) (func(), error) {
@@ -109,17 +136,29 @@ func (b *fakeBus) Subscribe(user uuid.UUID) (func(), error) {
 	}, nil
 }
 
+func (b *fakeBus) SubscribeMany() error { return nil }
+
 func (b *fakeBus) Publish(user uuid.UUID, data []byte) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.down {
+	return b.send(subjects.User(user), data, func(o *fakeBus) bool { return o.subscribed[user] > 0 })
+}
+
+func (b *fakeBus) PublishMany(data []byte) error {
+	return b.send(subjects.Many(), data, func(*fakeBus) bool { return true })
+}
+
+func (b *fakeBus) send(subject string, data []byte, wanted func(*fakeBus) bool) error {
+	if !b.Connected() {
 		return errors.New("the bus is down")
 	}
-	if b.subscribed[user] > 0 {
-		select {
-		case b.messages <- &nats.Msg{Subject: subjects.User(user), Data: data}:
-		default: // as NATS does
+	for _, o := range b.others {
+		o.mu.Lock()
+		if !o.down && wanted(o) {
+			select {
+			case o.messages <- &nats.Msg{Subject: subject, Data: bytes.Clone(data)}:
+			default: // as NATS does
+			}
 		}
+		o.mu.Unlock()
 	}
 	return nil
 }
@@ -144,27 +183,46 @@ type fakeWire struct {
 	// leavesAfter is how long after Move the client is gone; 0: never by itself.
 	leavesAfter time.Duration
 
+	// room, if set, is closed when there is room.
+	room chan struct{}
+	// strict wires want the payloads of fakeStore.
+	strict bool
+
 	mu      sync.Mutex
 	offsets []int64
-	signals int
+	wrong   []string
+	signals []messaging.Signal
 	movedAt time.Time
 	ends    []Reason
 	started time.Time
 }
 
-func (w *fakeWire) Deliver(item messaging.Item) {
+func (w *fakeWire) Deliver(items []messaging.Item) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.offsets = append(w.offsets, item.Offset)
+	for _, item := range items {
+		w.offsets = append(w.offsets, item.Offset)
+		if want := fmt.Sprintf(`{"n":%d}`, item.Offset); w.strict && string(item.Payload) != want {
+			w.wrong = append(w.wrong, string(item.Payload))
+		}
+	}
 }
 
-func (w *fakeWire) Signal(messaging.Typing) {
+func (w *fakeWire) Signal(signal messaging.Signal) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.signals++
+	w.signals = append(w.signals, signal)
 }
 
-func (w *fakeWire) Room(ctx context.Context) error { return ctx.Err() }
+func (w *fakeWire) Room(ctx context.Context) error {
+	if w.room != nil {
+		select {
+		case <-w.room:
+		case <-ctx.Done():
+		}
+	}
+	return ctx.Err()
+}
 
 func (w *fakeWire) SessionEnded(json.RawMessage) {}
 
@@ -197,11 +255,14 @@ type world struct {
 	*Hub
 	store *fakeStore
 	bus   *fakeBus
+	// elsewhere is another process's connection to the bus.
+	elsewhere *fakeBus
 }
 
 func newWorld(t *testing.T, options Options) world {
 	t.Helper()
 	w := world{store: newFakeStore(), bus: newFakeBus()}
+	w.elsewhere = newFakeBus(w.bus)
 	w.Hub = New(w.store, w.bus, options, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err := w.Start(t.Context()); err != nil {
 		t.Fatal(err)
@@ -232,17 +293,19 @@ func (w world) connect(t *testing.T, user uuid.UUID, from *int64) (*fakeWire, At
 	return wire, at
 }
 
-// arrive is what another process publishes.
+// arrive is what another process publishes, of the release before.
 func (w world) arrive(t *testing.T, items ...messaging.Item) {
 	t.Helper()
-	messages, err := encodeItems(items)
+	var n news
+	for _, item := range items {
+		n.Items = append(n.Items, busItem{item.Offset, item.Kind, item.Payload})
+	}
+	data, err := messaging.EncodeJSON(n)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, data := range messages {
-		if err := w.bus.Publish(items[0].UserID, data); err != nil {
-			t.Fatal(err)
-		}
+	if err := w.elsewhere.Publish(items[0].UserID, data); err != nil {
+		t.Fatal(err)
 	}
 	synctest.Wait()
 }
@@ -327,11 +390,13 @@ func (w world) recoverAfter(d time.Duration) {
 	time.AfterFunc(d, func() { w.store.setFailure(nil) })
 }
 
+// overflow sends until something does not fit, however fast the hub takes it.
 func (w world) overflow() {
-	for range 2 * cap(w.bus.messages) {
+	for {
 		select {
 		case w.bus.messages <- &nats.Msg{Subject: subjects.User(uuid.New())}:
 		default:
+			return
 		}
 	}
 }
@@ -405,12 +470,89 @@ func TestAReplayWaitsForTheStore(t *testing.T) {
 		}
 		w.recoverAfter(3 * time.Second)
 		link.Start()
-		wire.want(t)
+		if n := len(wire.got()); n != resumePage {
+			t.Errorf("%d items before the store is needed", n)
+		}
 		time.Sleep(5 * time.Second)
 		if n := len(wire.got()); n != 250 {
 			t.Errorf("%d items after the store is back", n)
 		}
 	})
+}
+
+// What is dropped while a client takes its replay ends it: it never gets a part.
+func TestAReplayThatIsNoLongerKeptEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{})
+		defer w.stop(t)
+		user := uuid.New()
+		w.store.add(user, 500)
+		wire := &fakeWire{room: make(chan struct{})}
+		link, err := w.Admit(wire)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wire.link = link
+		large := bytes.Repeat([]byte(" "), maxChunk)
+		for i := range w.store.streams[user] {
+			item := &w.store.streams[user][i]
+			item.Payload = append(append(json.RawMessage(`{`), large...), item.Payload[1:]...)
+		}
+		var from int64
+		if at, err := link.Attach(t.Context(), user, uuid.New(), &from); err != nil || !at.Recovered {
+			t.Fatal(at, err)
+		}
+		link.Start()
+		synctest.Wait()
+		w.store.mu.Lock()
+		w.store.tails[user] = 400
+		w.store.mu.Unlock()
+		close(wire.room)
+		synctest.Wait()
+		got := wire.got()
+		if len(got) != resumePage || got[0] != 1 || got[len(got)-1] != resumePage {
+			t.Errorf("got %v", got)
+		}
+		if diff := cmp.Diff([]Reason{Behind}, wire.ends); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// Items of a moment at midnight are of two days, the later of two may go first:
+// what is before the hole is delivered, nothing beyond it, and the client learns
+// of it when it resumes.
+func TestAReplayWithAHoleEndsBeforeIt(t *testing.T) {
+	t.Parallel()
+	for name, hole := range map[string]int64{"on the first page": 3, "on a later page": resumePage + 50} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, Options{})
+				defer w.stop(t)
+				user := uuid.New()
+				w.store.add(user, 500)
+				w.store.hole = hole
+				var from int64
+				wire, at := w.connect(t, user, &from)
+				if !at.Recovered {
+					t.Errorf("attached %+v", at)
+				}
+				synctest.Wait()
+				if got := wire.got(); int64(len(got)) != hole-1 {
+					t.Errorf("%d items, want those before %d", len(got), hole)
+				}
+				if diff := cmp.Diff([]Reason{Behind}, wire.ends); diff != "" {
+					t.Error(diff)
+				}
+				before := hole - 1
+				if _, again := w.connect(t, user, &before); again.Recovered || again.Offset != 500 {
+					t.Errorf("resumed at the hole: %+v", again)
+				}
+			})
+		})
+	}
 }
 
 func TestAnAttachThatFailsLeavesNothingBehind(t *testing.T) {
@@ -532,57 +674,4 @@ func TestTheHubIsBounded(t *testing.T) {
 		first.link.Leave()
 		w.connect(t, uuid.New(), nil)
 	})
-}
-
-func TestBusMessagesStaySmall(t *testing.T) {
-	t.Parallel()
-	user := uuid.New()
-	payload, err := json.Marshal(map[string]string{"text": string(make([]byte, 5000))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var items []messaging.Item
-	for i := range 40 {
-		items = append(items, messaging.Item{UserID: user, Offset: int64(i + 1), Kind: messaging.KindMessage, Payload: payload})
-	}
-	messages, err := encodeItems(items)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []messaging.Item
-	for _, data := range messages {
-		if len(data) > maxBusMessage+4096 {
-			t.Errorf("a message of %d bytes", len(data))
-		}
-		some, _, err := decodeNews(user, data)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got = append(got, some...)
-	}
-	if !slices.EqualFunc(items, got, func(a, b messaging.Item) bool {
-		return a.Offset == b.Offset && a.UserID == b.UserID && a.Kind == b.Kind && bytes.Equal(a.Payload, b.Payload)
-	}) {
-		t.Error("what is decoded is not what was encoded")
-	}
-	if len(messages) < 2 {
-		t.Errorf("%d bytes in %d messages", 40*len(payload), len(messages))
-	}
-}
-
-func TestBusMessagesThatAreNoNewsAreRefused(t *testing.T) {
-	t.Parallel()
-	for name, data := range map[string]string{
-		"no JSON":           `{`,
-		"no payload":        `{"items":[{"offset":1,"kind":"message"}]}`,
-		"null for payload":  `{"items":[{"offset":1,"kind":"message","payload":null}]}`,
-		"array for payload": `{"items":[{"offset":1,"kind":"message","payload":[]}]}`,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			if items, _, err := decodeNews(uuid.New(), []byte(data)); err == nil {
-				t.Errorf("taken as %v", items)
-			}
-		})
-	}
 }

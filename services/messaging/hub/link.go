@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -36,6 +37,7 @@ type Link struct {
 	caughtUp bool
 	pos      int64 // the offset of the newest item that the wire was given
 
+	page   []messaging.Item   // of the replay: what Attach has read
 	cancel context.CancelFunc // ends the replay, once there is one
 	replay chan struct{}      // closed when it has ended
 }
@@ -57,7 +59,11 @@ func (l *Link) Attach(ctx context.Context, id, session uuid.UUID, from *int64) (
 	if err := h.join(l, id, session); err != nil {
 		return Attachment{}, err
 	}
-	position, err := h.store.Position(ctx, id)
+	place := messaging.Place{UserID: id, Offset: -1}
+	if from != nil {
+		place.Offset = *from
+	}
+	found, err := h.resume(ctx, place)
 	if err != nil {
 		h.mu.Lock()
 		if !l.gone {
@@ -67,20 +73,44 @@ func (l *Link) Attach(ctx context.Context, id, session uuid.UUID, from *int64) (
 		h.mu.Unlock()
 		return Attachment{}, fmt.Errorf("attach: %w", err)
 	}
-	at := Attachment{Offset: position.Head}
-	result := "fresh"
+	at := Attachment{Offset: found.Position.Head}
+	source, result := sourceBus, "fresh"
 	if from != nil {
 		result = "not_recovered"
-		if *from <= position.Head && *from >= position.Tail {
+		if recovers(*from, found) {
 			at, result = Attachment{Offset: *from, Recovered: true}, "recovered"
+			l.page = unbroken(found.Items, *from)
+			if len(l.page) > 0 {
+				source = sourceStore
+			}
 		}
 	}
-	h.metrics.resumes.WithLabelValues(result).Inc()
+	h.metrics.resumes.WithLabelValues(source, result).Inc()
 	l.pos = at.Offset
 	l.user.mu.Lock()
-	l.user.see(position.Head)
+	l.user.see(found.Position.Head)
 	l.user.mu.Unlock()
 	return at, nil
+}
+
+// recovers says whether everything after an offset is kept.
+func recovers(from int64, found messaging.Resumption) bool {
+	if from < found.Position.Tail || from > found.Position.Head {
+		return false
+	}
+	return from == found.Position.Head || len(unbroken(found.Items, from)) > 0
+}
+
+// unbroken returns the first of a page's items, those that follow an offset and
+// one another. A day's items go together, and those of a moment at midnight are
+// of two days: the later of two may go first.
+func unbroken(page []messaging.Item, after int64) []messaging.Item {
+	for i, item := range page {
+		if item.Offset != after+1+int64(i) {
+			return page[:i]
+		}
+	}
+	return page
 }
 
 // Rebind moves an attached link to another session of its user.
@@ -97,7 +127,12 @@ func (l *Link) Rebind(session uuid.UUID) {
 
 // Start delivers what follows the attachment's offset, and then what is new.
 func (l *Link) Start() {
-	if l.user.turnLive(l) {
+	// Most have missed little: that needs no goroutine, and no wait for room.
+	if page := l.page; len(page) > 0 && len(page) == len(chunk(page)) {
+		l.page = nil
+		l.give(page)
+	}
+	if len(l.page) == 0 && l.user.turnLive(l) {
 		return
 	}
 	ctx, cancel := context.WithCancel(l.hub.ctx)
@@ -134,9 +169,7 @@ func (h *Hub) join(l *Link, id, session uuid.UUID) error {
 		u = newUser(id, unsubscribe)
 		h.users[id] = u
 	}
-	u.mu.Lock()
-	u.links[l] = struct{}{}
-	u.mu.Unlock()
+	u.add(l)
 	l.user = u
 	h.bind(l, session)
 	h.fresh[u] = struct{}{}
@@ -148,17 +181,16 @@ func (h *Hub) join(l *Link, id, session uuid.UUID) error {
 
 func (h *Hub) bind(l *Link, session uuid.UUID) {
 	l.session = session
-	if h.sessions[session] == nil {
-		h.sessions[session] = map[*Link]struct{}{}
-	}
-	h.sessions[session][l] = struct{}{}
+	h.sessions[session] = append(h.sessions[session], l)
 }
 
 func (h *Hub) unbind(l *Link) {
-	delete(h.sessions[l.session], l)
-	if len(h.sessions[l.session]) == 0 {
+	left := slices.DeleteFunc(h.sessions[l.session], func(other *Link) bool { return other == l })
+	if len(left) == 0 {
 		delete(h.sessions, l.session)
+		return
 	}
+	h.sessions[l.session] = left
 }
 
 func (h *Hub) count(l *Link, s state) {
@@ -188,11 +220,7 @@ func (h *Hub) leave(l *Link) {
 func (h *Hub) part(l *Link) {
 	u := l.user
 	h.unbind(l)
-	u.mu.Lock()
-	delete(u.links, l)
-	last := len(u.links) == 0
-	u.mu.Unlock()
-	if last {
+	if u.remove(l) == 0 {
 		u.unsubscribe()
 		delete(h.users, u.id)
 		delete(h.fresh, u)
@@ -203,30 +231,72 @@ func (h *Hub) part(l *Link) {
 // catchUp reads a link's missed items from the store, at its client's pace,
 // until it is live.
 func (h *Hub) catchUp(ctx context.Context, l *Link) {
-	for !l.user.turnLive(l) {
-		items, err := h.read(ctx, l.user.id, l.pos)
-		if err != nil {
+	page := l.page
+	l.page = nil
+	for {
+		for len(page) > 0 {
+			if err := l.wire.Room(ctx); err != nil {
+				return // the wire has ended
+			}
+			some := chunk(page)
+			l.give(some)
+			page = page[len(some):]
+		}
+		if l.user.turnLive(l) {
+			return
+		}
+		var err error
+		if page, err = h.replay(ctx, l.user.id, l.pos); err != nil {
+			if ctx.Err() != nil {
+				return
+			}
 			h.log.Warn("a replay waits for the store", "user", l.user.id, "offset", l.pos, "error", err)
 			if !pause(ctx, tick) {
 				return
 			}
 			continue
 		}
-		if len(items) == 0 || items[0].Offset != l.pos+1 {
+		if page = unbroken(page, l.pos); len(page) == 0 {
 			// Trimmed meanwhile: never a partial recovery.
 			h.log.Warn("a replay is no longer possible", "user", l.user.id, "offset", l.pos)
 			l.wire.End(Behind)
 			return
 		}
-		for _, item := range items {
-			if err := l.wire.Room(ctx); err != nil {
-				return // the wire has ended
-			}
-			l.wire.Deliver(item)
-			l.pos = item.Offset
-		}
-		h.metrics.countDelivered(tally(items))
 	}
+}
+
+// replay reads a page, when it is its turn.
+func (h *Hub) replay(ctx context.Context, id uuid.UUID, after int64) ([]messaging.Item, error) {
+	select {
+	case h.replays <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-h.replays }()
+	return h.read(ctx, id, after)
+}
+
+// maxChunk bounds what is given to a wire that has room, in bytes of payloads.
+const maxChunk = 64 << 10
+
+// chunk returns the first of a page's items, as many as go out together.
+func chunk(page []messaging.Item) []messaging.Item {
+	size := 0
+	for i, item := range page {
+		if size += len(item.Payload); size > maxChunk && i > 0 {
+			return page[:i]
+		}
+	}
+	return page
+}
+
+// give delivers items of a replay.
+func (l *Link) give(items []messaging.Item) {
+	var given tally
+	given.add(items)
+	l.wire.Deliver(items)
+	l.pos = items[len(items)-1].Offset
+	l.hub.metrics.countDelivered(&given)
 }
 
 // pause waits; false if ctx ended first.

@@ -35,7 +35,7 @@ func TestWhatCouldNotBePublishedIsToldLater(t *testing.T) {
 		wire, _ := w.connect(t, user, nil)
 		time.Sleep(time.Minute + tick/4) // between two comparisons
 
-		connection := &cutBus{fakeBus: w.bus, cut: true}
+		connection := &cutBus{fakeBus: w.elsewhere, cut: true}
 		other := New(w.store, connection, Options{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 		other.Announce(w.store.add(user, 2))
 		other.Announce(w.store.add(user, 1))

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/google/uuid"
@@ -18,7 +19,7 @@ type user struct {
 	unsubscribe func()
 
 	mu    sync.Mutex
-	links map[*Link]struct{}
+	links []*Link // few; a map for each user would be most of its memory
 	// head is the newest offset that every live link has been given; it means
 	// nothing while there is no live link.
 	head int64
@@ -29,7 +30,24 @@ type user struct {
 }
 
 func newUser(id uuid.UUID, unsubscribe func()) *user {
-	return &user{id: id, unsubscribe: unsubscribe, links: map[*Link]struct{}{}}
+	return &user{id: id, unsubscribe: unsubscribe}
+}
+
+// add and remove keep the user's links; remove says how many are left.
+
+func (u *user) add(l *Link) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.links = append(u.links, l)
+}
+
+func (u *user) remove(l *Link) (left int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if i := slices.Index(u.links, l); i >= 0 {
+		u.links = slices.Delete(u.links, i, i+1)
+	}
+	return len(u.links)
 }
 
 // see notes that an offset exists; under mu.
@@ -37,7 +55,7 @@ func (u *user) see(offset int64) { u.seen = max(u.seen, offset) }
 
 // hasLive says whether any link is live; under mu.
 func (u *user) hasLive() bool {
-	for l := range u.links {
+	for _, l := range u.links {
 		if l.caughtUp {
 			return true
 		}
@@ -77,62 +95,77 @@ func (u *user) turnLive(l *Link) bool {
 	return true
 }
 
-// delivered counts items given to links, by kind.
-type delivered map[messaging.Kind]int
-
-func tally(items []messaging.Item) delivered {
-	out := delivered{}
-	for _, item := range items {
-		out[item.Kind]++
-	}
-	return out
-}
-
 // accept gives live links the items that come next, in whatever order they
-// arrive, each once. It says whether a gap is left; offsets up to head are known
-// to exist.
-func (u *user) accept(items []messaging.Item, head int64) (out delivered, gap bool) {
+// arrive, each once, and counts what it gave. It says whether a gap is left;
+// offsets up to head are known to exist. It keeps no part of the slice.
+func (u *user) accept(items []messaging.Item, head int64, given *tally) (gap bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.see(head)
-	out = delivered{}
 	alive := u.hasLive()
-	for _, item := range items {
-		u.see(item.Offset)
+	for i := 0; i < len(items); {
+		item := items[i]
+		next := i + 1
 		switch {
 		case !alive || item.Offset <= u.head:
 		case item.Offset == u.head+1:
-			u.deliver(item, out)
-			u.deliverEarly(out)
+			for next < len(items) && items[next].Offset == items[next-1].Offset+1 {
+				next++
+			}
+			u.deliver(items[i:next], given)
+			u.deliverEarly(given)
 		case len(u.early) < maxEarly:
 			if u.early == nil {
 				u.early = map[int64]messaging.Item{}
 			}
 			u.early[item.Offset] = item
 		}
+		u.see(items[next-1].Offset)
+		i = next
 	}
-	return out, alive && u.head < u.seen
+	return alive && u.head < u.seen
 }
 
-func (u *user) deliverEarly(out delivered) {
-	for len(u.early) > 0 {
-		item, ok := u.early[u.head+1]
+func (u *user) deliverEarly(given *tally) {
+	var next []messaging.Item
+	for at := u.head + 1; ; at++ {
+		item, ok := u.early[at]
 		if !ok {
-			return
+			break
 		}
-		delete(u.early, item.Offset)
-		u.deliver(item, out)
+		delete(u.early, at)
+		next = append(next, item)
+	}
+	if len(next) > 0 {
+		u.deliver(next, given)
 	}
 }
 
-func (u *user) deliver(item messaging.Item, out delivered) {
-	u.head = item.Offset
-	delete(u.early, item.Offset)
-	for l := range u.links {
-		if l.caughtUp && l.pos < item.Offset {
-			l.wire.Deliver(item)
-			l.pos = item.Offset
-			out[item.Kind]++
+// deliver gives items that follow one another, the first after head.
+func (u *user) deliver(items []messaging.Item, given *tally) {
+	first, last := items[0].Offset, items[len(items)-1].Offset
+	u.head = last
+	for at := first; at <= last && len(u.early) > 0; at++ {
+		delete(u.early, at)
+	}
+	for _, l := range u.links {
+		if !l.caughtUp || l.pos >= last {
+			continue
+		}
+		missed := items[max(l.pos+1-first, 0):]
+		l.wire.Deliver(missed)
+		l.pos = last
+		given.add(missed)
+	}
+}
+
+// signal gives live links an ephemeral signal.
+func (u *user) signal(signal messaging.Signal) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, l := range u.links {
+		if l.caughtUp {
+			l.wire.Signal(signal)
 		}
 	}
 }

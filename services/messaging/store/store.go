@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -195,114 +196,36 @@ func userIDs(members []db.Member) []uuid.UUID {
 	return out
 }
 
-// appendItems gives the items their offsets and writes them. A transaction
-// calls it once, as the last that locks anything: it locks every stream that
-// it needs, in the order of user ids.
+// appendItems gives the items their offsets and writes them. It returns them as
+// they are kept: PostgreSQL gives JSON back in another form, and what is
+// delivered now must not differ from what is replayed. A transaction calls it
+// once, as the last that locks anything: it locks every stream that it needs, in
+// the order of user ids.
 func appendItems(ctx context.Context, q *db.Queries, items []messaging.Item) ([]messaging.Item, error) {
 	if len(items) == 0 {
 		return nil, nil
 	}
-	counts := map[uuid.UUID]int64{}
-	for _, item := range items {
-		counts[item.UserID]++
+	var add db.AppendEntriesParams
+	for i, item := range items {
+		add.Places = append(add.Places, int32(i))
+		add.UserIds = append(add.UserIds, item.UserID)
+		add.Kinds = append(add.Kinds, string(item.Kind))
+		add.Payloads = append(add.Payloads, string(item.Payload))
 	}
-	advance := db.AdvanceStreamsParams{}
-	for user, n := range counts {
-		advance.UserIds = append(advance.UserIds, user)
-		advance.Items = append(advance.Items, n)
-	}
-	heads, err := q.AdvanceStreams(ctx, advance)
+	rows, err := q.AppendEntries(ctx, add)
 	if err != nil {
-		return nil, fmt.Errorf("advance streams: %w", err)
-	}
-	next := make(map[uuid.UUID]int64, len(heads))
-	for _, h := range heads {
-		next[h.UserID] = h.Head - counts[h.UserID] + 1
-	}
-	insert := db.InsertItemsParams{}
-	for i := range items {
-		item := &items[i]
-		item.Offset = next[item.UserID]
-		next[item.UserID]++
-		insert.UserIds = append(insert.UserIds, item.UserID)
-		insert.Offsets = append(insert.Offsets, item.Offset)
-		insert.Kinds = append(insert.Kinds, string(item.Kind))
-		insert.Payloads = append(insert.Payloads, string(item.Payload))
-	}
-	if err := q.InsertItems(ctx, insert); err != nil {
 		return nil, fmt.Errorf("append stream items: %w", err)
 	}
-	return items, nil
-}
-
-// Position returns where the user's stream is; a user without one is at 0.
-func (s *Store) Position(ctx context.Context, user uuid.UUID) (messaging.Position, error) {
-	row, err := s.queries.StreamPosition(ctx, user)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return messaging.Position{}, nil
-	}
-	if err != nil {
-		return messaging.Position{}, failed("read the stream position of "+user.String(), err)
-	}
-	return messaging.Position{Head: row.Head, Tail: row.Tail}, nil
-}
-
-// Heads returns the newest offsets of many users at once. Users without a
-// stream are not in it.
-func (s *Store) Heads(ctx context.Context, users []uuid.UUID) (map[uuid.UUID]int64, error) {
-	rows, err := s.queries.StreamHeads(ctx, users)
-	if err != nil {
-		return nil, failed("read stream heads", err)
-	}
-	out := make(map[uuid.UUID]int64, len(rows))
+	written := slices.Clone(items)
 	for _, row := range rows {
-		out[row.UserID] = row.Head
+		written[row.Place].Offset, written[row.Place].Payload = row.Offset, json.RawMessage(row.Payload)
 	}
-	return out, nil
-}
-
-// ItemsAfter returns what follows offset in a user's stream, in order, at most
-// limit items.
-func (s *Store) ItemsAfter(ctx context.Context, user uuid.UUID, offset int64, limit int) ([]messaging.Item, error) {
-	rows, err := s.queries.ItemsAfter(ctx, db.ItemsAfterParams{UserID: user, After: offset, MaxItems: int32(limit)}) //nolint:gosec // G115: pages are small
-	if err != nil {
-		return nil, failed("read the stream of "+user.String(), err)
+	for i := range written[1:] {
+		if items[i+1].SharesPayload(items[i]) {
+			written[i+1].Payload = written[i].Payload
+		}
 	}
-	out := make([]messaging.Item, 0, len(rows))
-	for _, row := range rows {
-		out = append(out, messaging.Item{UserID: user, Offset: row.Offset, Kind: messaging.Kind(row.Kind), Payload: row.Payload})
-	}
-	return out, nil
-}
-
-// Trim deletes at most limit stream items that are older than before, and says
-// how many it deleted. Cursors from before them can't be recovered from then.
-func (s *Store) Trim(ctx context.Context, before time.Time, limit int) (deleted int, err error) {
-	err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
-		q := s.queries.WithTx(tx)
-		rows, err := q.DeleteOldItems(ctx, db.DeleteOldItemsParams{Before: before, MaxItems: int32(limit)}) //nolint:gosec // G115: small
-		if err != nil || len(rows) == 0 {
-			return err
-		}
-		tails := map[uuid.UUID]int64{}
-		for _, row := range rows {
-			tails[row.UserID] = max(tails[row.UserID], row.Offset)
-		}
-		raise := db.RaiseTailsParams{}
-		for user, tail := range tails {
-			raise.UserIds = append(raise.UserIds, user)
-			raise.Tails = append(raise.Tails, tail)
-		}
-		if err := q.LockStreams(ctx, raise.UserIds); err != nil {
-			return err
-		}
-		deleted = len(rows)
-		return q.RaiseTails(ctx, raise)
-	})
-	if err != nil {
-		return 0, failed("trim streams", err)
-	}
-	return deleted, nil
+	return written, nil
 }
 
 // failed says what failed, and tells apart what a later try may cure.

@@ -26,14 +26,31 @@ func TestMain(m *testing.M) { testkit.Main(m) }
 
 type fixture struct {
 	*store.Store
-	pool *pgxpool.Pool
+	pool     *pgxpool.Pool
+	database *testkit.Database
 }
 
 func newFixture(t *testing.T) fixture {
 	t.Helper()
 	database := testkit.NewDatabase(t, map[string]fs.FS{contract.ComponentMessaging: store.Migrations()})
 	pool := database.Pool(t, contract.ComponentMessaging)
-	return fixture{store.New(pool, time.Now), pool}
+	return fixture{store.New(pool, time.Now), pool, database}
+}
+
+// admin connects as the role that migrates.
+func (f fixture) admin(t *testing.T) *pgx.Conn {
+	t.Helper()
+	config, err := pgx.ParseConfig(f.database.AdminURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.RuntimeParams["search_path"] = pgx.Identifier{contract.DatabaseSchema(f.database.Installation, contract.ComponentMessaging)}.Sanitize()
+	conn, err := pgx.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
+	return conn
 }
 
 // pair is a conversation and its members.
@@ -165,11 +182,19 @@ func (f fixture) checkStream(t *testing.T, user uuid.UUID) []messaging.Item {
 			t.Fatalf("item %d of %s has offset %d", i, user, item.Offset)
 		}
 	}
-	position, err := f.Position(t.Context(), user)
-	if err != nil || position.Head != int64(len(items)) {
-		t.Fatalf("position %+v, %v; %d items", position, err, len(items))
+	if position := f.position(t, user); position.Head != int64(len(items)) {
+		t.Fatalf("position %+v; %d items", position, len(items))
 	}
 	return items
+}
+
+func (f fixture) position(t *testing.T, user uuid.UUID) messaging.Position {
+	t.Helper()
+	found, err := f.Resume(t.Context(), []messaging.Place{{UserID: user, Offset: -1}}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found[0].Position
 }
 
 func TestWritersOfSeveralProcessesNeitherDeadlockNorLeaveGaps(t *testing.T) {
@@ -358,27 +383,5 @@ func TestConversationsArePagedNewestFirst(t *testing.T) {
 	one, err := f.Conversations(t.Context(), messaging.ConversationQuery{UserID: client, TaskID: &tasks[2], Limit: 9})
 	if err != nil || len(one) != 1 || one[0].TaskID != tasks[2] {
 		t.Errorf("of one task: %v, %v", one, err)
-	}
-}
-
-func TestTrimMovesTheTail(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t)
-	p := f.open(t)
-	for range 3 {
-		f.offer(t, p)
-	}
-	if n, err := f.Trim(t.Context(), time.Now().Add(-time.Hour), 100); n != 0 || err != nil {
-		t.Fatalf("young items: %d, %v", n, err)
-	}
-	if _, err := f.pool.Exec(t.Context(), `UPDATE stream_items SET created_at = now() - interval '2 hours' WHERE "offset" <= 3`); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := f.Trim(t.Context(), time.Now().Add(-time.Hour), 100); n != 6 || err != nil {
-		t.Fatalf("old items: %d, %v", n, err)
-	}
-	position, err := f.Position(t.Context(), p.client)
-	if diff := cmp.Diff(messaging.Position{Head: 4, Tail: 3}, position); diff != "" || err != nil {
-		t.Error(diff, err)
 	}
 }

@@ -63,9 +63,7 @@ func (s *Store) writeSystem(ctx context.Context, q *db.Queries, all []event) err
 		m := messaging.Message{
 			ConversationID: e.conversation, Seq: heads[e.conversation], ID: id, ClientID: e.id, Body: body, SentAt: insert.SentAt,
 		}
-		if e.told, err = messaging.MessageItems(m, members[e.conversation]); err != nil {
-			return err
-		}
+		e.told = messaging.MessageItems(m, members[e.conversation])
 		insert.ConversationIds = append(insert.ConversationIds, m.ConversationID)
 		insert.Seqs = append(insert.Seqs, m.Seq)
 		insert.Ids = append(insert.Ids, m.ID)

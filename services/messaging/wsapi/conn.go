@@ -246,15 +246,17 @@ func (c *conn) ping() {
 }
 
 // Deliver implements hub.Wire.
-func (c *conn) Deliver(item messaging.Item) {
-	if c.isEnding() {
-		return
+func (c *conn) Deliver(items []messaging.Item) {
+	for _, item := range items {
+		if c.isEnding() {
+			return
+		}
+		c.queue(encodeEvent(string(item.Kind), messaging.EncodeCursor(item.UserID, item.Offset), item.Payload))
 	}
-	c.queue(encodeEvent(string(item.Kind), messaging.EncodeCursor(item.UserID, item.Offset), item.Payload))
 }
 
 // Signal implements hub.Wire.
-func (c *conn) Signal(signal messaging.Typing) {
+func (c *conn) Signal(signal messaging.Signal) {
 	if c.isEnding() {
 		return
 	}
@@ -262,7 +264,7 @@ func (c *conn) Signal(signal messaging.Typing) {
 		c.server.metrics.dropped.Inc()
 		return
 	}
-	c.reply(typing{Op: opTyping, Typing: signal})
+	c.queue(encodeEvent(string(signal.Kind), "", signal.Payload))
 }
 
 // Room implements hub.Wire.

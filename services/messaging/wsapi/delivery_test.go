@@ -32,7 +32,7 @@ func TestMessagesReachEveryDeviceOnEveryPod(t *testing.T) {
 	}
 	for name, c := range map[string]*peer{"client": client, "phone": phone, "tasker": tasker} {
 		got := c.waitEvents("message", 2)
-		if got[0].Seq != 1 || got[0].From != p.client.String() || string(got[0].Body) != `{"text":"hello"}` ||
+		if got[0].Seq != 1 || got[0].From != p.client.String() || string(got[0].Body) != `{"text": "hello"}` ||
 			got[1].Seq != 2 || got[1].From != p.tasker.String() || got[1].ConversationID != p.conversation {
 			t.Errorf("%s got %+v", name, got)
 		}

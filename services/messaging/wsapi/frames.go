@@ -13,7 +13,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/marketplane/marketplane/services/internal/fault"
-	"github.com/marketplane/marketplane/services/messaging"
 )
 
 // The operations of a client.
@@ -216,11 +215,6 @@ type reconnect struct {
 	Op         string `json:"op"`
 	AfterMS    int64  `json:"after_ms"`
 	DeadlineMS int64  `json:"deadline_ms"`
-}
-
-type typing struct {
-	Op string `json:"op"`
-	messaging.Typing
 }
 
 func errorOf(f *fault.Error) *wireError {

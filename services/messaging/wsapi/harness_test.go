@@ -155,7 +155,7 @@ func (w *world) newPod(options podOptions) *pod {
 	p := &pod{w: w}
 	var ready atomic.Pointer[hub.Hub] // the first connection may come before the hub
 	conn, err := bus.Connect(bus.Options{
-		URLs: []string{w.bus.URL()}, Name: "pod", Log: log,
+		URLs: []string{w.bus.URL()}, Name: "pod", NoEcho: true, Log: log,
 		Connected: func() {
 			if h := ready.Load(); h != nil {
 				h.BusReconnected()

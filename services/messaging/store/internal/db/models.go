@@ -61,7 +61,35 @@ type Stream struct {
 	Tail   int64
 }
 
+type StreamEntriesDefault struct {
+	UserID         uuid.UUID
+	Offset         int64
+	Kind           string
+	Payload        []byte
+	ConversationID *uuid.UUID
+	Seq            *int64
+	CreatedAt      time.Time
+}
+
+type StreamEntry struct {
+	UserID         uuid.UUID
+	Offset         int64
+	Kind           string
+	Payload        []byte
+	ConversationID *uuid.UUID
+	Seq            *int64
+	CreatedAt      time.Time
+}
+
 type StreamItem struct {
+	UserID    uuid.UUID
+	Offset    int64
+	Kind      string
+	Payload   []byte
+	CreatedAt time.Time
+}
+
+type StreamItemsBefore struct {
 	UserID    uuid.UUID
 	Offset    int64
 	Kind      string

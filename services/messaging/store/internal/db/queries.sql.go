@@ -12,146 +12,214 @@ import (
 	"github.com/google/uuid"
 )
 
-const advanceStreams = `-- name: AdvanceStreams :many
-INSERT INTO streams (user_id, head)
-SELECT n.user_id, n.items
-FROM (SELECT unnest($1::uuid[]) AS user_id, unnest($2::bigint[]) AS items) n
-ORDER BY n.user_id
-ON CONFLICT (user_id) DO UPDATE SET head = streams.head + excluded.head
-RETURNING user_id, head
+const appendEntries = `-- name: AppendEntries :many
+WITH item AS MATERIALIZED (
+    SELECT n.place, n.user_id, n.kind, n.payload::jsonb AS payload,
+           row_number() OVER (PARTITION BY n.user_id ORDER BY n.place) AS nth,
+           count(*) OVER (PARTITION BY n.user_id) AS items
+    FROM (
+        SELECT unnest($1::integer[]) AS place,
+               unnest($2::uuid[])  AS user_id,
+               unnest($3::text[])     AS kind,
+               unnest($4::text[])  AS payload
+    ) n
+), advanced AS (
+    INSERT INTO streams (user_id, head)
+    SELECT i.user_id, i.items FROM item i WHERE i.nth = 1 ORDER BY i.user_id
+    ON CONFLICT (user_id) DO UPDATE SET head = streams.head + excluded.head
+    RETURNING user_id, head
+), placed AS MATERIALIZED (
+    SELECT i.place, i.user_id, i.kind, i.payload, a.head - i.items + i.nth AS "offset"
+    FROM item i
+    JOIN advanced a ON a.user_id = i.user_id
+), appended AS (
+    INSERT INTO stream_entries (user_id, "offset", kind, payload)
+    SELECT p.user_id, p."offset", p.kind, p.payload FROM placed p
+)
+SELECT p.place::integer AS place, p."offset"::bigint AS "offset", p.payload::text AS payload
+FROM placed p
 `
 
-type AdvanceStreamsParams struct {
-	UserIds []uuid.UUID
-	Items   []int64
-}
-
-type AdvanceStreamsRow struct {
-	UserID uuid.UUID
-	Head   int64
-}
-
-// Locks the streams in the order of user ids, making those that are new, and
-// moves each head by as many items as will be appended.
-func (q *Queries) AdvanceStreams(ctx context.Context, arg AdvanceStreamsParams) ([]AdvanceStreamsRow, error) {
-	rows, err := q.db.Query(ctx, advanceStreams, arg.UserIds, arg.Items)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []AdvanceStreamsRow
-	for rows.Next() {
-		var i AdvanceStreamsRow
-		if err := rows.Scan(&i.UserID, &i.Head); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const deleteOldItems = `-- name: DeleteOldItems :many
-DELETE FROM stream_items s
-USING (
-    SELECT o.user_id, o."offset"
-    FROM stream_items o
-    WHERE o.created_at < $1
-    ORDER BY o.created_at
-    LIMIT $2
-    FOR UPDATE SKIP LOCKED
-) old
-WHERE s.user_id = old.user_id AND s."offset" = old."offset"
-RETURNING s.user_id, s."offset"
-`
-
-type DeleteOldItemsParams struct {
-	Before   time.Time
-	MaxItems int32
-}
-
-type DeleteOldItemsRow struct {
-	UserID uuid.UUID
-	Offset int64
-}
-
-func (q *Queries) DeleteOldItems(ctx context.Context, arg DeleteOldItemsParams) ([]DeleteOldItemsRow, error) {
-	rows, err := q.db.Query(ctx, deleteOldItems, arg.Before, arg.MaxItems)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []DeleteOldItemsRow
-	for rows.Next() {
-		var i DeleteOldItemsRow
-		if err := rows.Scan(&i.UserID, &i.Offset); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const insertItems = `-- name: InsertItems :exec
-INSERT INTO stream_items (user_id, "offset", kind, payload)
-SELECT unnest($1::uuid[]),
-       unnest($2::bigint[]),
-       unnest($3::text[]),
-       unnest($4::text[])::jsonb
-`
-
-type InsertItemsParams struct {
+type AppendEntriesParams struct {
+	Places   []int32
 	UserIds  []uuid.UUID
-	Offsets  []int64
 	Kinds    []string
 	Payloads []string
 }
 
-func (q *Queries) InsertItems(ctx context.Context, arg InsertItemsParams) error {
-	_, err := q.db.Exec(ctx, insertItems,
+type AppendEntriesRow struct {
+	Place   int32
+	Offset  int64
+	Payload string
+}
+
+// Appends items to streams, and returns them as they are kept. places numbers
+// them in the order in which they follow.
+func (q *Queries) AppendEntries(ctx context.Context, arg AppendEntriesParams) ([]AppendEntriesRow, error) {
+	rows, err := q.db.Query(ctx, appendEntries,
+		arg.Places,
 		arg.UserIds,
-		arg.Offsets,
 		arg.Kinds,
 		arg.Payloads,
 	)
-	return err
-}
-
-const itemsAfter = `-- name: ItemsAfter :many
-SELECT "offset", kind, payload
-FROM stream_items
-WHERE user_id = $1 AND "offset" > $2
-ORDER BY "offset"
-LIMIT $3
-`
-
-type ItemsAfterParams struct {
-	UserID   uuid.UUID
-	After    int64
-	MaxItems int32
-}
-
-type ItemsAfterRow struct {
-	Offset  int64
-	Kind    string
-	Payload []byte
-}
-
-func (q *Queries) ItemsAfter(ctx context.Context, arg ItemsAfterParams) ([]ItemsAfterRow, error) {
-	rows, err := q.db.Query(ctx, itemsAfter, arg.UserID, arg.After, arg.MaxItems)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []ItemsAfterRow
+	var items []AppendEntriesRow
 	for rows.Next() {
-		var i ItemsAfterRow
-		if err := rows.Scan(&i.Offset, &i.Kind, &i.Payload); err != nil {
+		var i AppendEntriesRow
+		if err := rows.Scan(&i.Place, &i.Offset, &i.Payload); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const entriesAfter = `-- name: EntriesAfter :many
+SELECT e."offset", e.kind, e.payload, m.conversation_id, m.seq, m.id, m.client_id, m.sender_id, m.body, m.sent_at
+FROM (
+    SELECT s."offset", s.kind, s.payload, s.conversation_id, s.seq
+    FROM stream_entries s
+    WHERE s.user_id = $2 AND s."offset" > $3 AND s.created_at < now() + interval '1 day'
+    UNION ALL
+    SELECT b."offset", b.kind, b.payload, NULL, NULL
+    FROM stream_items_before b
+    WHERE b.user_id = $2 AND b."offset" > $3
+    ORDER BY "offset"
+    LIMIT $1
+) e
+LEFT JOIN messages m ON m.conversation_id = e.conversation_id AND m.seq = e.seq
+ORDER BY e."offset"
+`
+
+type EntriesAfterParams struct {
+	MaxItems int32
+	UserID   uuid.UUID
+	After    int64
+}
+
+type EntriesAfterRow struct {
+	Offset         int64
+	Kind           string
+	Payload        []byte
+	ConversationID *uuid.UUID
+	Seq            *int64
+	ID             *uuid.UUID
+	ClientID       *uuid.UUID
+	SenderID       *uuid.UUID
+	Body           []byte
+	SentAt         *time.Time
+}
+
+// A page of a stream. Tables of days to come are not looked into.
+func (q *Queries) EntriesAfter(ctx context.Context, arg EntriesAfterParams) ([]EntriesAfterRow, error) {
+	rows, err := q.db.Query(ctx, entriesAfter, arg.MaxItems, arg.UserID, arg.After)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []EntriesAfterRow
+	for rows.Next() {
+		var i EntriesAfterRow
+		if err := rows.Scan(
+			&i.Offset,
+			&i.Kind,
+			&i.Payload,
+			&i.ConversationID,
+			&i.Seq,
+			&i.ID,
+			&i.ClientID,
+			&i.SenderID,
+			&i.Body,
+			&i.SentAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const expiredPlaces = `-- name: ExpiredPlaces :many
+SELECT s.user_id, max(s."offset")::bigint AS tail
+FROM stream_entries s
+WHERE s.created_at < $1 AND s.user_id > $2
+GROUP BY s.user_id
+ORDER BY s.user_id
+LIMIT $3
+`
+
+type ExpiredPlacesParams struct {
+	KeepFrom time.Time
+	FromUser uuid.UUID
+	MaxUsers int32
+}
+
+type ExpiredPlacesRow struct {
+	UserID uuid.UUID
+	Tail   int64
+}
+
+// The newest of what is too old, of some users from one on.
+func (q *Queries) ExpiredPlaces(ctx context.Context, arg ExpiredPlacesParams) ([]ExpiredPlacesRow, error) {
+	rows, err := q.db.Query(ctx, expiredPlaces, arg.KeepFrom, arg.FromUser, arg.MaxUsers)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ExpiredPlacesRow
+	for rows.Next() {
+		var i ExpiredPlacesRow
+		if err := rows.Scan(&i.UserID, &i.Tail); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const expiredPlacesBefore = `-- name: ExpiredPlacesBefore :many
+SELECT b.user_id, max(b."offset")::bigint AS tail
+FROM stream_items_before b
+WHERE b.user_id > $1 AND NOT EXISTS (SELECT FROM stream_items_before y WHERE y.created_at >= $2)
+GROUP BY b.user_id
+ORDER BY b.user_id
+LIMIT $3
+`
+
+type ExpiredPlacesBeforeParams struct {
+	FromUser uuid.UUID
+	KeepFrom time.Time
+	MaxUsers int32
+}
+
+type ExpiredPlacesBeforeRow struct {
+	UserID uuid.UUID
+	Tail   int64
+}
+
+// The same in the table of the release before, once it is wholly too old.
+func (q *Queries) ExpiredPlacesBefore(ctx context.Context, arg ExpiredPlacesBeforeParams) ([]ExpiredPlacesBeforeRow, error) {
+	rows, err := q.db.Query(ctx, expiredPlacesBefore, arg.FromUser, arg.KeepFrom, arg.MaxUsers)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ExpiredPlacesBeforeRow
+	for rows.Next() {
+		var i ExpiredPlacesBeforeRow
+		if err := rows.Scan(&i.UserID, &i.Tail); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -294,6 +362,113 @@ func (q *Queries) RaiseTails(ctx context.Context, arg RaiseTailsParams) error {
 	return err
 }
 
+const resumeStreams = `-- name: ResumeStreams :many
+SELECT d.place::integer AS place, coalesce(t.head, 0)::bigint AS head, coalesce(t.tail, 0)::bigint AS tail,
+       coalesce(e."offset", 0)::bigint AS "offset", coalesce(e.kind, '')::text AS kind,
+       e.payload, m.conversation_id, m.seq, m.id, m.client_id, m.sender_id, m.body, m.sent_at
+FROM (
+    SELECT unnest($1::integer[]) AS place,
+           unnest($2::uuid[])  AS user_id,
+           unnest($3::bigint[])  AS after
+) d
+LEFT JOIN streams t ON t.user_id = d.user_id
+LEFT JOIN LATERAL (
+    SELECT s."offset", s.kind, s.payload, s.conversation_id, s.seq
+    FROM stream_entries s
+    WHERE d.after >= t.tail AND d.after < t.head
+      AND s.user_id = d.user_id AND s."offset" > d.after AND s.created_at < now() + interval '1 day'
+    UNION ALL
+    SELECT b."offset", b.kind, b.payload, NULL, NULL
+    FROM stream_items_before b
+    WHERE d.after >= t.tail AND d.after < t.head
+      AND b.user_id = d.user_id AND b."offset" > d.after
+    ORDER BY "offset"
+    LIMIT $4
+) e ON true
+LEFT JOIN messages m ON m.conversation_id = e.conversation_id AND m.seq = e.seq
+ORDER BY d.place, e."offset"
+`
+
+type ResumeStreamsParams struct {
+	Places   []int32
+	UserIds  []uuid.UUID
+	Afters   []int64
+	MaxItems int32
+}
+
+type ResumeStreamsRow struct {
+	Place          int32
+	Head           int64
+	Tail           int64
+	Offset         int64
+	Kind           string
+	Payload        []byte
+	ConversationID *uuid.UUID
+	Seq            *int64
+	ID             *uuid.UUID
+	ClientID       *uuid.UUID
+	SenderID       *uuid.UUID
+	Body           []byte
+	SentAt         *time.Time
+}
+
+// Where many streams are, and the first page of what follows the given offsets:
+// at least one row for each place, all of one snapshot.
+func (q *Queries) ResumeStreams(ctx context.Context, arg ResumeStreamsParams) ([]ResumeStreamsRow, error) {
+	rows, err := q.db.Query(ctx, resumeStreams,
+		arg.Places,
+		arg.UserIds,
+		arg.Afters,
+		arg.MaxItems,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ResumeStreamsRow
+	for rows.Next() {
+		var i ResumeStreamsRow
+		if err := rows.Scan(
+			&i.Place,
+			&i.Head,
+			&i.Tail,
+			&i.Offset,
+			&i.Kind,
+			&i.Payload,
+			&i.ConversationID,
+			&i.Seq,
+			&i.ID,
+			&i.ClientID,
+			&i.SenderID,
+			&i.Body,
+			&i.SentAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const rollStreamDays = `-- name: RollStreamDays :one
+SELECT roll_stream_days($1::timestamptz, $2::integer)::integer AS dropped
+`
+
+type RollStreamDaysParams struct {
+	KeepFrom time.Time
+	Ahead    int32
+}
+
+func (q *Queries) RollStreamDays(ctx context.Context, arg RollStreamDaysParams) (int32, error) {
+	row := q.db.QueryRow(ctx, rollStreamDays, arg.KeepFrom, arg.Ahead)
+	var dropped int32
+	err := row.Scan(&dropped)
+	return dropped, err
+}
+
 const streamHeads = `-- name: StreamHeads :many
 SELECT user_id, head
 FROM streams
@@ -323,22 +498,4 @@ func (q *Queries) StreamHeads(ctx context.Context, userIds []uuid.UUID) ([]Strea
 		return nil, err
 	}
 	return items, nil
-}
-
-const streamPosition = `-- name: StreamPosition :one
-SELECT head, tail
-FROM streams
-WHERE user_id = $1
-`
-
-type StreamPositionRow struct {
-	Head int64
-	Tail int64
-}
-
-func (q *Queries) StreamPosition(ctx context.Context, userID uuid.UUID) (StreamPositionRow, error) {
-	row := q.db.QueryRow(ctx, streamPosition, userID)
-	var i StreamPositionRow
-	err := row.Scan(&i.Head, &i.Tail)
-	return i, err
 }
