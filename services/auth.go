@@ -35,16 +35,20 @@ type authConfig struct {
 }
 
 func readAuth(source *env.Source) authConfig {
-	config := authConfig{signingDir: source.Required(contract.EnvSigningDir)}
+	return authConfig{signingDir: source.Required(contract.EnvSigningDir), trustedProxies: readTrustedProxies(source)}
+}
+
+func readTrustedProxies(source *env.Source) []netip.Prefix {
+	var proxies []netip.Prefix
 	for _, network := range source.List(contract.EnvTrustedProxies) {
 		prefix, err := netip.ParsePrefix(network)
 		if err != nil {
 			source.Fail(contract.EnvTrustedProxies, fmt.Errorf("%q is not a network such as 10.0.0.0/8", network))
 			continue
 		}
-		config.trustedProxies = append(config.trustedProxies, prefix)
+		proxies = append(proxies, prefix)
 	}
-	return config
+	return proxies
 }
 
 // runAuth serves log-in, tokens and sessions.

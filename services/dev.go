@@ -176,7 +176,7 @@ func addAll(ctx context.Context, p *process, dataDir, databaseURL string, passwo
 	adds := map[string]func(*platform) error{
 		contract.ComponentAuth:      func(pf *platform) error { return addAuth(pf, authConfig{signingDir: signingDir}) },
 		contract.ComponentTasks:     addTasks,
-		contract.ComponentMessaging: func(pf *platform) error { return addMessaging(pf, nil, nil) },
+		contract.ComponentMessaging: func(pf *platform) error { return addMessaging(pf, messagingConfig{}) },
 	}
 	for i, service := range contract.Services() {
 		u, err := url.Parse(databaseURL)

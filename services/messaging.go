@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -33,13 +35,26 @@ func runMessaging(ctx context.Context, in invocation) error {
 	}
 	source := env.New(in.getenv)
 	config := readService(source)
-	origins, agents := readOrigins(source), readAgents(source)
+	own := readMessaging(source)
 	if err := source.Err(); err != nil {
 		return err
 	}
 	return runService(ctx, in, config, contract.ComponentMessaging, func(p *platform) error {
-		return addMessaging(p, origins, agents)
+		return addMessaging(p, own)
 	})
+}
+
+// messagingConfig is what messaging reads beside the rest.
+type messagingConfig struct {
+	origins        []string // browsers may open sockets from them
+	trustedProxies []netip.Prefix
+	agents         []uuid.UUID // the marketplace's support
+}
+
+func readMessaging(source *env.Source) messagingConfig {
+	return messagingConfig{
+		origins: readOrigins(source), trustedProxies: readTrustedProxies(source), agents: readAgents(source),
+	}
 }
 
 func readOrigins(source *env.Source) []string {
@@ -75,9 +90,12 @@ func readAgents(source *env.Source) []uuid.UUID {
 	return agents
 }
 
-// addMessaging puts the messaging service on a platform. Browsers may open
-// sockets from the given origins; agents are the marketplace's support.
-func addMessaging(p *platform, origins []string, agents []uuid.UUID) error {
+// connectRate is how many sockets a client's address may open: a household or an
+// office is one address.
+var connectRate = messaging.Rate{PerSecond: 20, Burst: 200}
+
+// addMessaging puts the messaging service on a platform.
+func addMessaging(p *platform, own messagingConfig) error {
 	store := messagingstore.New(p.pool, time.Now)
 	// News have a connection of their own: it does not bring back what this
 	// process published, as the event log's wake-ups must.
@@ -92,11 +110,15 @@ func addMessaging(p *platform, origins []string, agents []uuid.UUID) error {
 		Instance: p.config.instance, Window: p.config.drain.Window,
 	}, p.log, p.registry)
 	queue := commit.NewQueue(store, connections.Announce, commit.Options{}, p.log, p.registry)
-	service := messaging.NewService(store, queue, connections, messaging.DefaultSendRate, time.Now, agents...)
+	service := messaging.NewService(store, queue, connections, messaging.DefaultSendRate, time.Now, own.agents...)
 	keeper := idempotency.NewKeeper(&postgres.Transactor{Pool: p.pool}, time.Now)
-	sockets := wsapi.NewServer(service, connections, liveSessions{p.sessions}, wsapi.Options{
-		AllowedOrigins: origins, ResumeTTL: messaging.ResumeTTL,
-	}, p.log, p.registry)
+	options := wsapi.Options{AllowedOrigins: own.origins, ResumeTTL: messaging.ResumeTTL}
+	if len(own.trustedProxies) > 0 {
+		// Without their word, everyone behind a proxy is one address, and the limit
+		// would be one for the whole marketplace.
+		options.ConnectRate, options.TrustedProxies = connectRate, own.trustedProxies
+	}
+	sockets := wsapi.NewServer(service, connections, liveSessions{p.sessions}, options, p.log, p.registry)
 
 	messagingapi.Register(web.NewAPI(p.router, "Marketplane messaging", p.log, p.sessions), service, keeper)
 	p.router.Get(wsapi.Path, sockets.ServeHTTP)
@@ -115,13 +137,15 @@ func addMessaging(p *platform, origins []string, agents []uuid.UUID) error {
 	// After the commits, so that it stops before them: what is in flight on its
 	// connections is acknowledged until the last one is closed.
 	p.group.Add(lifecycle.Part{
-		Name:  "connections",
-		Start: connections.Start,
+		Name: "connections",
+		Start: func(ctx context.Context) error {
+			return errors.Join(connections.Start(ctx), sockets.Start(ctx))
+		},
 		Stop: func(ctx context.Context) error {
 			if err := connections.Stop(ctx); err != nil {
 				return err
 			}
-			return sockets.Wait(ctx)
+			return sockets.Stop(ctx)
 		},
 	})
 	return p.consume(&eventlog.Consumer{

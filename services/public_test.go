@@ -76,7 +76,7 @@ func assembled(t *testing.T, service string) *platform {
 	add := map[string]func(*platform) error{
 		contract.ComponentAuth:      func(p *platform) error { return addAuth(p, authConfig{signingDir: signingDir}) },
 		contract.ComponentTasks:     addTasks,
-		contract.ComponentMessaging: func(p *platform) error { return addMessaging(p, nil, nil) },
+		contract.ComponentMessaging: func(p *platform) error { return addMessaging(p, messagingConfig{}) },
 	}[service]
 	p, err := newProcess(invocation{stderr: io.Discard}, processConfig{
 		installation: "test", instance: "test", logLevel: "error", issuer: "http://auth",

@@ -104,9 +104,10 @@ const (
 	EnvJWKSFile = "MARKETPLANE_JWKS_FILE"
 	// EnvIssuer is the issuer ("iss") of access tokens.
 	EnvIssuer = "MARKETPLANE_ISSUER"
-	// EnvTrustedProxies is, for auth, a comma-separated list of networks, such as
-	// 10.244.0.0/16, whose word in X-Forwarded-For is taken for the address of a
-	// client. Without it, everyone behind a proxy counts as one address.
+	// EnvTrustedProxies is, for auth and messaging, a comma-separated list of
+	// networks, such as 10.244.0.0/16, whose word in X-Forwarded-For is taken for
+	// the address of a client. Without it, everyone behind a proxy counts as one
+	// address to auth, and messaging does not limit connects by address.
 	EnvTrustedProxies = "MARKETPLANE_TRUSTED_PROXIES"
 	// EnvAllowedOrigins is a comma-separated list of origins, such as
 	// https://app.example.com, that browsers may open WebSockets from beside

@@ -3,8 +3,6 @@ package messaging
 import (
 	"sync"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 // Rate is a token bucket's: PerSecond tokens come in, at most Burst are kept.
@@ -32,36 +30,43 @@ func (b *Bucket) Take(rate Rate, now time.Time) (wait time.Duration) {
 	return 0
 }
 
-// Limiter has a bucket for each user that sent lately.
-type Limiter struct {
+// maxBuckets bounds a Limiter. Beyond it, those who are new are not limited:
+// other bounds are for floods.
+const maxBuckets = 100_000
+
+// Limiter has a bucket for each key, such as a user, that was active lately.
+type Limiter[K comparable] struct {
 	rate Rate
 	now  func() time.Time
 
 	mu      sync.Mutex
-	buckets map[uuid.UUID]Bucket
+	buckets map[K]Bucket
 	swept   time.Time
 }
 
 // NewLimiter starts with full buckets.
-func NewLimiter(rate Rate, now func() time.Time) *Limiter {
-	return &Limiter{rate: rate, now: now, buckets: map[uuid.UUID]Bucket{}}
+func NewLimiter[K comparable](rate Rate, now func() time.Time) *Limiter[K] {
+	return &Limiter[K]{rate: rate, now: now, buckets: map[K]Bucket{}}
 }
 
-// Take takes one of the user's tokens, or says how long until there is one.
-func (l *Limiter) Take(user uuid.UUID) (wait time.Duration) {
+// Take takes one of the key's tokens, or says how long until there is one.
+func (l *Limiter[K]) Take(key K) (wait time.Duration) {
 	now := l.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if now.Sub(l.swept) > time.Minute {
 		l.swept = now
-		for id, bucket := range l.buckets {
+		for key, bucket := range l.buckets {
 			if bucket.full.Before(now) { // as good as a new one
-				delete(l.buckets, id)
+				delete(l.buckets, key)
 			}
 		}
 	}
-	bucket := l.buckets[user]
+	bucket, known := l.buckets[key]
+	if !known && len(l.buckets) >= maxBuckets {
+		return 0
+	}
 	wait = bucket.Take(l.rate, now)
-	l.buckets[user] = bucket
+	l.buckets[key] = bucket
 	return wait
 }

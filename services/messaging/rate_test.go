@@ -37,7 +37,7 @@ func TestBucketLetsBurstsAndThenTheRateThrough(t *testing.T) {
 func TestLimiterForgetsFullBuckets(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	l := NewLimiter(Rate{PerSecond: 1, Burst: 1}, func() time.Time { return now })
+	l := NewLimiter[uuid.UUID](Rate{PerSecond: 1, Burst: 1}, func() time.Time { return now })
 	one, other := uuid.New(), uuid.New()
 	if l.Take(one) != 0 || l.Take(other) != 0 {
 		t.Error("users share a bucket")

@@ -28,6 +28,8 @@ var (
 	ErrRateLimited = fault.New(fault.TooMany, "rate_limited", "You are sending too fast. Slow down.")
 
 	errSeqUnknown = fault.New(fault.Invalid, "seq_unknown", "The conversation has no message with this seq.").At("/seq")
+	errUnknown    = fault.New(fault.Unavailable, "outcome_unknown",
+		"The message may or may not be written. Send it again with the same client_id.").After(500 * time.Millisecond)
 	errNoClientID = fault.New(fault.Invalid, "client_id_invalid", "Send a new UUID for every message.").At("/client_id")
 )
 
@@ -35,7 +37,10 @@ var (
 // never before: an error of kind Unavailable means that it may or may not be,
 // and that sending the same ClientID again is safe.
 type Sender interface {
-	Send(ctx context.Context, draft Draft) (Sent, error)
+	// Send returns at once, and has answer called exactly once: by the writer, or
+	// before it returns if the draft is refused. answer must not block. The drafts
+	// of one conversation are written in the order of the calls.
+	Send(draft Draft, answer func(Sent, error))
 }
 
 // Store is what the service reads, and the writes that are not grouped.
@@ -95,8 +100,8 @@ type Service struct {
 	store     Store
 	sender    Sender
 	announcer Announcer
-	limiter   *Limiter // of sends, and of changes
-	openings  *Limiter
+	limiter   *Limiter[uuid.UUID] // of sends, and of changes
+	openings  *Limiter[uuid.UUID]
 	now       func() time.Time
 	agents    []uuid.UUID
 }
@@ -106,27 +111,49 @@ type Service struct {
 // any it offers no support conversations.
 func NewService(store Store, sender Sender, announcer Announcer, rate Rate, now func() time.Time, agents ...uuid.UUID) *Service {
 	return &Service{
-		store: store, sender: sender, announcer: announcer,
-		limiter: NewLimiter(rate, now), openings: NewLimiter(openRate, now), now: now, agents: agents,
+		store: store, sender: sender, announcer: announcer, now: now, agents: agents,
+		limiter: NewLimiter[uuid.UUID](rate, now), openings: NewLimiter[uuid.UUID](openRate, now),
 	}
 }
 
-// Send writes a message of a member. Its faults: body_invalid, body_too_large,
-// attachment_invalid, client_id_invalid, client_id_reused, conversation_blocked,
-// conversation_not_found, rate_limited, and those of kind Unavailable.
-func (s *Service) Send(ctx context.Context, draft Draft) (Sent, error) {
+// Enqueue writes a message of a member, without waiting for it; see
+// Sender.Send. Its faults: body_invalid, body_too_large, attachment_invalid,
+// client_id_invalid, client_id_reused, conversation_blocked,
+// conversation_not_found, rate_limited, and those of kind Unavailable. The
+// draft's body may be reused when Enqueue returns.
+func (s *Service) Enqueue(draft Draft, answer func(Sent, error)) {
 	if err := s.allow(draft.SenderID); err != nil {
-		return Sent{}, err
+		answer(Sent{}, err)
+		return
 	}
 	if draft.ClientID == uuid.Nil {
-		return Sent{}, errNoClientID
+		answer(Sent{}, errNoClientID)
+		return
 	}
 	body, err := checkBody(draft.Body)
 	if err != nil {
-		return Sent{}, err
+		answer(Sent{}, err)
+		return
 	}
 	draft.Body = body
-	return s.sender.Send(ctx, draft)
+	s.sender.Send(draft, answer)
+}
+
+// Send is Enqueue for those who wait. When ctx ends first, the outcome is not
+// known, and the fault says so.
+func (s *Service) Send(ctx context.Context, draft Draft) (Sent, error) {
+	type outcome struct {
+		sent Sent
+		err  error
+	}
+	answers := make(chan outcome, 1) // holds one, so that nobody waits for a sender that left
+	s.Enqueue(draft, func(sent Sent, err error) { answers <- outcome{sent, err} })
+	select {
+	case o := <-answers:
+		return o.sent, o.err
+	case <-ctx.Done():
+		return Sent{}, errUnknown.Because(ctx.Err())
+	}
 }
 
 // Read says that a member has read everything up to seq. Going back is no

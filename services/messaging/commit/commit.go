@@ -1,7 +1,7 @@
-// Package commit groups the writes of messages: what arrives within a few
-// milliseconds is written in one transaction, which is what makes many small
-// durable writes cheap. Whoever sends waits for that transaction and for
-// nothing else. It knows no database and no wire.
+// Package commit groups the writes of messages: what arrives while others are
+// written goes into one transaction, which is what makes many small durable
+// writes cheap. Nobody waits in it: senders are called back. It knows no
+// database and no wire.
 package commit
 
 import (
@@ -32,7 +32,7 @@ type Writer interface {
 
 // Options bound a Queue. Zero values mean the defaults.
 type Options struct {
-	// Delay is how long a draft may wait for others: 3 ms.
+	// Delay is how long a draft may wait for others, when there are others: 3 ms.
 	Delay time.Duration
 	// MaxBatch is how many drafts one transaction takes: 200.
 	MaxBatch int
@@ -58,17 +58,17 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// inFlight is how many batches are written at a time: one commits while the
-// next one is prepared. More would take database connections from readers.
-const inFlight = 2
+// lanes is how many batches are written at a time: one commits while the other
+// one is prepared. More would take database connections from readers. A
+// conversation has one lane, which keeps its drafts in order, and keeps two
+// batches from waiting for each other's locks.
+const lanes = 2
 
 var (
 	errOverloaded = fault.New(fault.Unavailable, "overloaded",
 		"More messages arrive than can be written. Try again in a moment.").After(500 * time.Millisecond)
 	errStopped = fault.New(fault.Unavailable, "stopping",
 		"This server is going away. Connect again, and send the message once more.").After(100 * time.Millisecond)
-	errUnknown = fault.New(fault.Unavailable, "outcome_unknown",
-		"The message may or may not be written. Send it again with the same client_id.").After(500 * time.Millisecond)
 )
 
 // Queue is a messaging.Sender.
@@ -79,9 +79,9 @@ type Queue struct {
 	log      *slog.Logger
 	metrics  metrics
 
-	waiting chan request
+	waiting [lanes]chan request
 	stop    chan struct{} // closed when no more drafts are taken
-	done    chan struct{} // closed when every draft has its answer
+	running sync.WaitGroup
 
 	mu      sync.RWMutex // held for reading while a draft enters
 	stopped bool
@@ -89,7 +89,7 @@ type Queue struct {
 
 type request struct {
 	draft  messaging.Draft
-	answer chan Outcome // holds one, so that nobody waits for a sender that left
+	answer func(messaging.Sent, error)
 }
 
 type metrics struct {
@@ -122,27 +122,20 @@ func newMetrics(registry prometheus.Registerer) metrics {
 // NewQueue makes a queue; Start it. announce gets the items of every commit,
 // before the senders are answered; it must not block.
 func NewQueue(writer Writer, announce func([]messaging.Item), options Options, log *slog.Logger, registry prometheus.Registerer) *Queue {
-	options = options.withDefaults()
-	return &Queue{
-		writer: writer, announce: announce, options: options, log: log, metrics: newMetrics(registry),
-		waiting: make(chan request, options.MaxWaiting),
-		stop:    make(chan struct{}),
-		done:    make(chan struct{}),
+	q := &Queue{
+		writer: writer, announce: announce, options: options.withDefaults(), log: log, metrics: newMetrics(registry),
+		stop: make(chan struct{}),
 	}
+	for i := range q.waiting {
+		q.waiting[i] = make(chan request, max(1, q.options.MaxWaiting/lanes))
+	}
+	return q
 }
 
-// Send implements messaging.Sender. When ctx ends first, the outcome is not
-// known, and the fault says so.
-func (q *Queue) Send(ctx context.Context, draft messaging.Draft) (messaging.Sent, error) {
-	r := request{draft: draft, answer: make(chan Outcome, 1)}
-	if err := q.enter(r); err != nil {
-		return messaging.Sent{}, err
-	}
-	select {
-	case outcome := <-r.answer:
-		return outcome.Sent, outcome.Err
-	case <-ctx.Done():
-		return messaging.Sent{}, errUnknown.Because(ctx.Err())
+// Send implements messaging.Sender.
+func (q *Queue) Send(draft messaging.Draft, answer func(messaging.Sent, error)) {
+	if err := q.enter(request{draft, answer}); err != nil {
+		answer(messaging.Sent{}, err)
 	}
 }
 
@@ -152,8 +145,9 @@ func (q *Queue) enter(r request) error {
 	if q.stopped {
 		return errStopped
 	}
+	id := r.draft.ConversationID
 	select {
-	case q.waiting <- r:
+	case q.waiting[id[len(id)-1]%lanes] <- r: // the last byte of a UUIDv7 is random
 		return nil
 	default:
 		q.metrics.refused.Inc()
@@ -163,7 +157,9 @@ func (q *Queue) enter(r request) error {
 
 // Start begins to write.
 func (q *Queue) Start(context.Context) error {
-	go q.run()
+	for _, waiting := range q.waiting {
+		q.running.Go(func() { q.run(waiting) })
+	}
 	return nil
 }
 
@@ -175,51 +171,53 @@ func (q *Queue) Stop(ctx context.Context) error {
 		close(q.stop)
 	}
 	q.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		q.running.Wait()
+	}()
 	select {
-	case <-q.done:
+	case <-done:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-func (q *Queue) run() {
-	defer close(q.done)
-	var writing sync.WaitGroup
-	defer writing.Wait()
-	slots := make(chan struct{}, inFlight)
+func (q *Queue) run(waiting <-chan request) {
+	var requests []request
 	for {
-		requests := q.collect()
+		requests = q.collect(waiting, requests[:0], len(requests))
 		if len(requests) == 0 {
 			return // stopped, and nothing waits
 		}
-		slots <- struct{}{}
-		// While both slots were taken, more may have come.
-		requests = q.take(requests)
-		writing.Go(func() {
-			defer func() { <-slots }()
-			ctx, cancel := context.WithTimeout(context.Background(), q.options.Timeout)
-			defer cancel()
-			q.write(ctx, requests)
-		})
+		ctx, cancel := context.WithTimeout(context.Background(), q.options.Timeout)
+		q.write(ctx, requests)
+		cancel()
+		clear(requests) // bodies are not kept for the next batch
 	}
 }
 
-// collect waits for a first draft, and a little for others to go with it. It
-// returns none once the queue is stopped and empty.
-func (q *Queue) collect() []request {
-	var requests []request
+// collect waits for a first draft, and a little for others to go with it: for as
+// many as there were the last time. So a draft that is alone waits for nothing,
+// and under load fewer, larger transactions are written. It returns none once
+// the queue is stopped and empty.
+func (q *Queue) collect(waiting <-chan request, requests []request, last int) []request {
 	select {
-	case r := <-q.waiting:
+	case r := <-waiting:
 		requests = append(requests, r)
 	case <-q.stop:
-		return q.take(nil)
+		return q.take(waiting, requests)
+	}
+	requests = q.take(waiting, requests)
+	if len(requests) >= min(last, q.options.MaxBatch) {
+		return requests
 	}
 	delay := time.NewTimer(q.options.Delay)
 	defer delay.Stop()
-	for len(requests) < q.options.MaxBatch {
+	for len(requests) < min(last, q.options.MaxBatch) {
 		select {
-		case r := <-q.waiting:
+		case r := <-waiting:
 			requests = append(requests, r)
 		case <-delay.C:
 			return requests
@@ -231,10 +229,10 @@ func (q *Queue) collect() []request {
 }
 
 // take adds what waits already.
-func (q *Queue) take(requests []request) []request {
+func (q *Queue) take(waiting <-chan request, requests []request) []request {
 	for len(requests) < q.options.MaxBatch {
 		select {
-		case r := <-q.waiting:
+		case r := <-waiting:
 			requests = append(requests, r)
 		default:
 			return requests
@@ -264,7 +262,7 @@ func (q *Queue) write(ctx context.Context, requests []request) {
 	if err == nil {
 		q.announce(items)
 		for i, r := range requests {
-			r.answer <- outcomes[i]
+			r.answer(outcomes[i].Sent, outcomes[i].Err)
 		}
 		return
 	}
@@ -276,6 +274,6 @@ func (q *Queue) write(ctx context.Context, requests []request) {
 	}
 	q.log.Warn("messages not written", "count", len(requests), "error", err)
 	for _, r := range requests {
-		r.answer <- Outcome{Err: err}
+		r.answer(messaging.Sent{}, err)
 	}
 }

@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -42,45 +45,122 @@ func draft(body string) messaging.Draft {
 	return messaging.Draft{ClientID: uuid.New(), Body: json.RawMessage(body)}
 }
 
-// sendAll sends n drafts at a time, and returns their errors.
+// sendAll sends the drafts, in their order, and returns their errors.
 func sendAll(q *commit.Queue, drafts []messaging.Draft) []error {
 	errs := make([]error, len(drafts))
 	var wg sync.WaitGroup
 	for i, d := range drafts {
-		wg.Go(func() { _, errs[i] = q.Send(context.Background(), d) })
+		wg.Add(1)
+		q.Send(d, func(_ messaging.Sent, err error) {
+			errs[i] = err
+			wg.Done()
+		})
 	}
 	wg.Wait()
 	return errs
 }
 
-func TestSendsShareTransactionsAndOnlyTwoAreUnderWay(t *testing.T) {
+// While a batch is written, the next one grows; and it waits until it is as
+// large as the one before, but not for long.
+func TestSendsShareTransactions(t *testing.T) {
 	t.Parallel()
-	const drafts = 500
-	var batches, underWay, most, largest atomic.Int64
-	q := newQueue(t, commit.Options{MaxBatch: 50}, func(_ context.Context, d []messaging.Draft) ([]commit.Outcome, []messaging.Item, error) {
-		most.Store(max(most.Load(), underWay.Add(1)))
-		defer underWay.Add(-1)
-		batches.Add(1)
-		largest.Store(max(largest.Load(), int64(len(d))))
-		return make([]commit.Outcome, len(d)), nil, nil
-	})
-	all := make([]messaging.Draft, drafts)
-	for i := range all {
-		all[i] = draft(`{"a":1}`)
-	}
-	for _, err := range sendAll(q, all) {
-		if err != nil {
+	synctest.Test(t, func(t *testing.T) {
+		var batches []int
+		q := newQueue(t, commit.Options{MaxBatch: 50}, func(_ context.Context, d []messaging.Draft) ([]commit.Outcome, []messaging.Item, error) {
+			time.Sleep(time.Millisecond) // of the bubble's time
+			batches = append(batches, len(d))
+			return make([]commit.Outcome, len(d)), nil, nil
+		})
+		all := make([]messaging.Draft, 120)
+		for i := range all {
+			all[i] = draft(`{"a":1}`)
+		}
+		start := time.Now()
+		if err := errors.Join(sendAll(q, all[:1])...); err != nil {
 			t.Fatal(err)
 		}
+		if took := time.Since(start); took != time.Millisecond {
+			t.Errorf("a draft that is alone waited %s", took)
+		}
+		var wg sync.WaitGroup
+		wg.Add(len(all))
+		for _, d := range all {
+			q.Send(d, func(messaging.Sent, error) { wg.Done() })
+		}
+		wg.Wait()
+		start = time.Now()
+		if err := errors.Join(sendAll(q, all[:2])...); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took != 4*time.Millisecond {
+			t.Errorf("the last two took %s, want the delay of 3 ms and the write", took)
+		}
+		most, sum := 0, 0
+		for _, n := range batches {
+			most, sum = max(most, n), sum+n
+		}
+		if most != 50 || sum != 123 || len(batches) > 6 {
+			t.Errorf("batches of %v", batches)
+		}
+	})
+}
+
+// The drafts of one conversation are written in their order, though two batches
+// are under way.
+func TestAConversationKeepsItsOrder(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var underWay, most int
+	written := map[uuid.UUID][]string{}
+	q := newQueue(t, commit.Options{MaxBatch: 3, MaxWaiting: 4000}, func(_ context.Context, d []messaging.Draft) ([]commit.Outcome, []messaging.Item, error) {
+		mu.Lock()
+		underWay++
+		most = max(most, underWay)
+		mu.Unlock()
+		runtime.Gosched()
+		mu.Lock()
+		defer mu.Unlock()
+		underWay--
+		for _, each := range d {
+			written[each.ConversationID] = append(written[each.ConversationID], string(each.Body))
+		}
+		return make([]commit.Outcome, len(d)), nil, nil
+	})
+	conversations := []uuid.UUID{uuid.New(), uuid.New(), uuid.New(), uuid.New()}
+	const each = 300
+	var all []messaging.Draft
+	for i := range each {
+		for _, id := range conversations {
+			d := draft(strconv.Itoa(i))
+			d.ConversationID = id
+			all = append(all, d)
+		}
 	}
-	if most.Load() > 2 || largest.Load() > 50 || batches.Load() > drafts/2 {
-		t.Errorf("%d batches, %d at a time, the largest of %d", batches.Load(), most.Load(), largest.Load())
+	if err := errors.Join(sendAll(q, all)...); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range conversations {
+		for i, body := range written[id] {
+			if body != strconv.Itoa(i) {
+				t.Fatalf("body %s at place %d", body, i)
+			}
+		}
+		if len(written[id]) != each {
+			t.Errorf("%d written", len(written[id]))
+		}
+	}
+	if most > 2 {
+		t.Errorf("%d batches at a time", most)
 	}
 }
 
 func TestOneBadDraftDoesNotFailItsBatch(t *testing.T) {
 	t.Parallel()
-	q := newQueue(t, commit.Options{Delay: 50 * time.Millisecond}, func(_ context.Context, d []messaging.Draft) ([]commit.Outcome, []messaging.Item, error) {
+	first := make(chan struct{})
+	q := newQueue(t, commit.Options{}, func(_ context.Context, d []messaging.Draft) ([]commit.Outcome, []messaging.Item, error) {
+		if string(d[0].Body) == "first" {
+			<-first // the others come meanwhile, and are one batch
+		}
 		for _, each := range d {
 			if string(each.Body) == "bad" {
 				return nil, nil, messaging.ErrBodyRefused
@@ -88,7 +168,9 @@ func TestOneBadDraftDoesNotFailItsBatch(t *testing.T) {
 		}
 		return make([]commit.Outcome, len(d)), nil, nil
 	})
+	q.Send(draft("first"), func(messaging.Sent, error) {})
 	all := []messaging.Draft{draft("a"), draft("b"), draft("bad"), draft("c"), draft("bad"), draft("d"), draft("e")}
+	time.AfterFunc(10*time.Millisecond, func() { close(first) })
 	for i, err := range sendAll(q, all) {
 		if bad := string(all[i].Body) == "bad"; bad != errors.Is(err, messaging.ErrBodyRefused) {
 			t.Errorf("draft %s: %v", all[i].Body, err)
@@ -100,7 +182,7 @@ func TestWhatIsNotWrittenIsRefusedForNow(t *testing.T) {
 	t.Parallel()
 	away := fault.New(fault.Unavailable, "database_unavailable", "Later.").After(time.Second)
 	var writes atomic.Int64
-	q := newQueue(t, commit.Options{Delay: 50 * time.Millisecond}, func(context.Context, []messaging.Draft) ([]commit.Outcome, []messaging.Item, error) {
+	q := newQueue(t, commit.Options{}, func(context.Context, []messaging.Draft) ([]commit.Outcome, []messaging.Item, error) {
 		writes.Add(1)
 		return nil, nil, away
 	})
@@ -117,47 +199,47 @@ func TestWhatIsNotWrittenIsRefusedForNow(t *testing.T) {
 func TestTheQueueIsBounded(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
-	began := make(chan struct{}, 10)
-	q := newQueue(t, commit.Options{MaxBatch: 1, MaxWaiting: 2}, func(_ context.Context, d []messaging.Draft) ([]commit.Outcome, []messaging.Item, error) {
-		began <- struct{}{}
+	began := make(chan struct{})
+	q := newQueue(t, commit.Options{MaxBatch: 1, MaxWaiting: 4}, func(_ context.Context, d []messaging.Draft) ([]commit.Outcome, []messaging.Item, error) {
+		select {
+		case began <- struct{}{}:
+		case <-release:
+		}
 		<-release
 		return make([]commit.Outcome, len(d)), nil, nil
 	})
-	var wg sync.WaitGroup
-	var taken, refused atomic.Int64
-	// Two are written, one waits for a slot, two wait in the queue; of ten, at
-	// least five are refused at once.
-	refusals := make(chan struct{}, 10)
-	for range 10 {
-		wg.Go(func() {
-			_, err := q.Send(context.Background(), draft("a"))
-			if err == nil {
-				taken.Add(1)
-				return
-			}
+	var taken sync.WaitGroup
+	taken.Add(3)
+	answer := func(_ messaging.Sent, err error) {
+		if err != nil {
+			t.Error(err)
+		}
+		taken.Done()
+	}
+	q.Send(draft("is written"), answer)
+	<-began
+	q.Send(draft("waits"), answer)
+	q.Send(draft("waits"), answer)
+	refused := 0
+	for range 5 { // answered at once, by Send itself
+		q.Send(draft("too many"), func(_ messaging.Sent, err error) {
 			if fault.From(err).Code != "overloaded" {
-				t.Error(err)
+				t.Errorf("got %v", err)
 			}
-			refused.Add(1)
-			refusals <- struct{}{}
+			refused++
 		})
 	}
-	<-began
-	<-began
-	for range 5 {
-		<-refusals
+	if refused != 5 {
+		t.Errorf("%d refused", refused)
 	}
 	close(release)
-	wg.Wait()
-	if taken.Load()+refused.Load() != 10 || taken.Load() < 2 {
-		t.Errorf("%d taken, %d refused", taken.Load(), refused.Load())
-	}
+	taken.Wait()
 }
 
 func TestStopWritesWhatWaitsAndTakesNoMore(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
-	began := make(chan struct{}, 10)
+	began := make(chan struct{}, 1)
 	q := newQueue(t, commit.Options{MaxBatch: 1}, func(_ context.Context, d []messaging.Draft) ([]commit.Outcome, []messaging.Item, error) {
 		select {
 		case began <- struct{}{}:
@@ -166,39 +248,32 @@ func TestStopWritesWhatWaitsAndTakesNoMore(t *testing.T) {
 		<-release
 		return make([]commit.Outcome, len(d)), nil, nil
 	})
-	answers := make(chan error, 1)
-	go func() {
-		_, err := q.Send(context.Background(), draft("a"))
-		answers <- err
-	}()
+	answers := make(chan error, 2)
+	answer := func(_ messaging.Sent, err error) { answers <- err }
+	q.Send(draft("is written"), answer)
 	<-began
+	q.Send(draft("waits"), answer)
 	stopped := make(chan error, 1)
 	go func() { stopped <- q.Stop(context.Background()) }()
-	hurried, cancel := context.WithCancel(t.Context())
-	cancel()
 	for { // until the stop has begun
-		if _, err := q.Send(hurried, draft("late")); fault.From(err).Code == "stopping" {
-			break
+		refused := make(chan error, 1)
+		q.Send(draft("late"), func(_ messaging.Sent, err error) {
+			select {
+			case refused <- err:
+			default:
+			}
+		})
+		select {
+		case err := <-refused:
+			if fault.From(err).Code == "stopping" {
+				close(release)
+				if err := errors.Join(<-answers, <-answers, <-stopped); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+		default: // it waits, too
 		}
+		runtime.Gosched()
 	}
-	close(release)
-	if err := errors.Join(<-answers, <-stopped); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestASenderWhoLeavesLearnsThatTheOutcomeIsUnknown(t *testing.T) {
-	t.Parallel()
-	release := make(chan struct{})
-	q := newQueue(t, commit.Options{}, func(_ context.Context, d []messaging.Draft) ([]commit.Outcome, []messaging.Item, error) {
-		<-release
-		return make([]commit.Outcome, len(d)), nil, nil
-	})
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	_, err := q.Send(ctx, draft("a"))
-	if f := fault.From(err); f.Kind != fault.Unavailable || f.Code != "outcome_unknown" {
-		t.Errorf("got %v", err)
-	}
-	close(release)
 }

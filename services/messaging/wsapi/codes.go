@@ -1,26 +1,24 @@
 package wsapi
 
-import "github.com/coder/websocket"
-
 // Close codes. Their class says what a client does: 4000 to 4099 stay away,
 // 4100 to 4199 come back with back-off, 4200 to 4299 resume now. A client that
 // doesn't know a code keeps to its class.
 const (
 	// CodeMalformed closes on frames that are not text, not UTF-8 or not JSON
 	// objects.
-	CodeMalformed websocket.StatusCode = 4000
+	CodeMalformed = 4000
 	// CodeSessionEnded closes when the session is over: log in again.
-	CodeSessionEnded websocket.StatusCode = 4001
+	CodeSessionEnded = 4001
 	// CodeTooLarge closes on a frame above hello's max_payload.
-	CodeTooLarge websocket.StatusCode = 4002
+	CodeTooLarge = 4002
 	// CodeTryLater closes when the server can't go on with this connection.
-	CodeTryLater websocket.StatusCode = 4100
+	CodeTryLater = 4100
 	// CodeSlowConsumer closes when the client does not read what waits for it.
-	CodeSlowConsumer websocket.StatusCode = 4101
+	CodeSlowConsumer = 4101
 	// CodeAuthTimeout closes when no auth succeeded in time.
-	CodeAuthTimeout websocket.StatusCode = 4102
+	CodeAuthTimeout = 4102
 	// CodePingTimeout closes when the client does not answer pings.
-	CodePingTimeout websocket.StatusCode = 4103
+	CodePingTimeout = 4103
 	// CodeResume closes when the client is to go on elsewhere.
-	CodeResume websocket.StatusCode = 4200
+	CodeResume = 4200
 )

@@ -2,6 +2,7 @@ package wsapi
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -21,40 +22,28 @@ var (
 // typingInterval is how often a client's typing in one conversation is told.
 const typingInterval = 2 * time.Second
 
-// execute executes one object; false once the connection is ending.
-func (c *conn) execute(line []byte) bool {
-	c.commands.Lock()
-	defer c.commands.Unlock()
-	if c.isEnding() {
-		return false
-	}
+// execute executes one object, which was read at a time.
+func (c *conn) execute(line []byte, read time.Time) {
 	cmd, err := decode(line)
 	if errors.Is(err, errMalformed) {
 		c.end(CodeMalformed, "malformed JSON", false)
-		return false
+		return
 	}
-	if wait := c.bucket.Take(c.server.options.Rate, c.server.now()); wait > 0 {
+	if wait := c.bucket.Take(c.server.options.Rate, read); wait > 0 {
 		err = messaging.ErrRateLimited.After(wait)
 	}
-	if err != nil {
-		c.refuse(cmd, err)
-		return true
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
-	defer cancel()
-	if cmd.op == opAuth {
-		err = c.auth(ctx, cmd)
-	} else if principal := c.who(); principal == (identity.Principal{}) {
+	principal := c.who()
+	if err == nil && cmd.op != opAuth && principal == (identity.Principal{}) {
 		err = errUnauthenticated
-	} else {
-		err = c.perform(ctx, cmd, principal)
 	}
-	if err != nil {
-		c.refuse(cmd, err)
-		return true
+	switch {
+	case err != nil:
+		c.refuse(cmd.id, cmd.op, err)
+	case cmd.op == opSend:
+		c.send(cmd, principal, read)
+	default:
+		c.perform(cmd, principal)
 	}
-	c.server.metrics.received.WithLabelValues(cmd.op, "ok").Inc()
-	return true
 }
 
 func (c *conn) who() identity.Principal {
@@ -63,57 +52,107 @@ func (c *conn) who() identity.Principal {
 	return c.principal
 }
 
-func (c *conn) refuse(cmd command, err error) {
+func (c *conn) refuse(id uint64, op string, err error) {
 	f := fault.From(err)
 	switch f.Kind {
 	case fault.Internal:
-		c.server.log.Error("command failed", "op", cmd.op, "user", c.who().UserID, "error", err)
+		c.server.log.Error("command failed", "op", op, "user", c.who().UserID, "error", err)
 	case fault.Unavailable:
 		// The metric counts them. While the database is away, that is every
 		// command of every client.
-		c.server.log.Debug("command refused for now", "op", cmd.op, "error", err)
+		c.server.log.Debug("command refused for now", "op", op, "error", err)
 	default:
 	}
-	op := cmd.op
 	if _, known := fields[op]; !known {
 		op = "unknown" // what clients make up must not become a label value
 	}
 	c.server.metrics.received.WithLabelValues(op, f.Code).Inc()
-	c.reply(reply{Re: cmd.id, Error: errorOf(f)})
+	c.reply(reply{Re: id, Error: errorOf(f)})
 }
 
 // succeed answers a command that wants an answer.
 func (c *conn) succeed(cmd command, ok any) {
+	c.server.metrics.taken[cmd.op].Inc()
 	if cmd.id != 0 {
 		c.reply(reply{Re: cmd.id, OK: ok})
 	}
 }
 
-func (c *conn) perform(ctx context.Context, cmd command, principal identity.Principal) error {
-	service := c.server.service
-	switch cmd.op {
-	case opSend:
-		s, err := service.Send(ctx, messaging.Draft{
-			ConversationID: cmd.conversation, SenderID: principal.UserID, ClientID: cmd.clientID, Body: cmd.body,
-		})
+// send has a message written. The answer comes when it is.
+func (c *conn) send(cmd command, principal identity.Principal, read time.Time) {
+	c.beginSend()
+	id := cmd.id
+	c.server.service.Enqueue(messaging.Draft{
+		ConversationID: cmd.conversation, SenderID: principal.UserID, ClientID: cmd.clientID, Body: cmd.body,
+	}, func(sent messaging.Sent, err error) {
 		if err != nil {
-			return err
+			c.refuse(id, opSend, err)
+		} else {
+			var scratch [128]byte
+			c.queued(c.ws.Join(appendSent(scratch[:0], id, sent)))
+			c.server.metrics.taken[opSend].Inc()
+			c.server.metrics.ack.Observe(c.server.now().Sub(read).Seconds())
 		}
-		c.succeed(cmd, sent{ID: s.ID, Seq: s.Seq, Duplicate: s.Duplicate})
+		c.endSend()
+	})
+}
+
+// perform executes a command that waits for others than the client, which has
+// its answers to earlier ones meanwhile.
+func (c *conn) perform(cmd command, principal identity.Principal) {
+	c.ws.Uncork()
+	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
+	defer cancel()
+	var err error
+	switch cmd.op {
+	case opAuth:
+		err = c.auth(ctx, cmd)
 	case opRead:
-		if err := service.Read(ctx, principal.UserID, cmd.conversation, cmd.seq); err != nil {
-			return err
+		if err = c.server.service.Read(ctx, principal.UserID, cmd.conversation, cmd.seq); err == nil {
+			c.succeed(cmd, done{})
 		}
-		c.succeed(cmd, done{})
 	case opTyping:
-		if now := c.server.now(); c.typedIn != cmd.conversation || now.Sub(c.typedAt) >= typingInterval {
-			c.typedIn, c.typedAt = cmd.conversation, now
-			if err := service.Typing(ctx, principal.UserID, cmd.conversation); err != nil {
-				return err
-			}
+		if err = c.typing(ctx, cmd, principal); err == nil {
+			c.succeed(cmd, done{})
 		}
-		c.succeed(cmd, done{})
+	case opHistory:
+		err = c.history(ctx, cmd, principal)
 	}
+	if err != nil {
+		c.refuse(cmd.id, cmd.op, err)
+	}
+}
+
+func (c *conn) typing(ctx context.Context, cmd command, principal identity.Principal) error {
+	now := c.server.now()
+	if c.typedIn == cmd.conversation && now.Sub(c.typedAt) < typingInterval {
+		return nil
+	}
+	c.typedIn, c.typedAt = cmd.conversation, now
+	return c.server.service.Typing(ctx, principal.UserID, cmd.conversation)
+}
+
+// historyBytes bounds a page of history, unless one message is larger: it must
+// leave room for what else waits for the client.
+const historyBytes = 64 << 10
+
+func (c *conn) history(ctx context.Context, cmd command, principal identity.Principal) error {
+	found, err := c.server.service.History(ctx, principal.UserID, cmd.conversation,
+		messaging.HistoryQuery{Before: cmd.before, Limit: cmd.limit})
+	if err != nil {
+		return err
+	}
+	p := page{Messages: make([]json.RawMessage, 0, len(found.Messages)), NextBefore: found.NextBefore}
+	size := 0
+	for i, m := range found.Messages {
+		message := messaging.MessagePayload(m)
+		if size += len(message); size > historyBytes && i > 0 {
+			p.NextBefore = found.Messages[i-1].Seq
+			break
+		}
+		p.Messages = append(p.Messages, message)
+	}
+	c.succeed(cmd, p)
 	return nil
 }
 
@@ -146,7 +185,7 @@ func (c *conn) auth(ctx context.Context, cmd command) error {
 		Cursor: messaging.EncodeCursor(principal.UserID, at.Offset), Recovered: &at.Recovered,
 	})
 	c.link.Start()
-	c.after(c.server.options.PingInterval, c.ping)
+	c.schedule(c.server.options.PingInterval)
 	c.checkSession(principal)
 	return nil
 }

@@ -4,148 +4,143 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/coder/websocket"
 	"github.com/google/uuid"
 
 	"github.com/marketplane/marketplane/services/internal/identity"
+	"github.com/marketplane/marketplane/services/internal/wheel"
+	"github.com/marketplane/marketplane/services/internal/wsconn"
 	"github.com/marketplane/marketplane/services/messaging"
 	"github.com/marketplane/marketplane/services/messaging/hub"
 )
 
-// conn is one connection. Its goroutines: run reads and executes commands, one
-// after the other, so that a client's messages keep their order; the outbox
-// writes while there is something to write; a timer's pings; and one that
-// closes. Only run is there for the connection's whole life.
+// maxSends is how many sends of one connection may wait for their commit before
+// no further frame is read.
+const maxSends = 64
+
+// conn is one connection: a wsconn.Handler and a hub.Wire. Commands are executed
+// one after the other, in the order in which they arrive; a send is answered
+// when it is committed, while others are executed already. No goroutine is the
+// connection's own.
 type conn struct {
 	server *Server
-	out    outbox
+	ws     *wsconn.Conn // set by start
+	link   *hub.Link    // set by start
+	timer  wheel.Timer  // until auth, between pings, until the end
+	pinged time.Time    // the timer's own: when a ping was last sent, zero if it was answered
 
-	ready chan struct{} // closed when ws and link are set, or never will be
-	ws    *websocket.Conn
-	link  *hub.Link
-
-	// commands is held while a command is executed: who wants to close waits
-	// for its answer.
-	commands sync.Mutex
-	bucket   messaging.Bucket // run's own
-
-	lastSign atomic.Int64 // when the client was last heard of, in Unix nanoseconds
+	ending atomic.Bool // no more events and commands; set under mu
 
 	mu        sync.Mutex
-	ending    bool // no more events and commands
-	dead      bool // run is about to return; starts no more goroutines
-	timer     *time.Timer
+	executing bool          // a frame's commands are being executed
+	sends     int           // that have no answer yet
+	pause     chan struct{} // closed when reading goes on; nil while it does
+	code      int           // of the close frame, once the connection is ending
+	reason    string
 	principal identity.Principal // zero until authenticated
-	tasks     sync.WaitGroup
 
-	typedIn uuid.UUID // run's own: where typing was last told of, and when
+	// Used while a command is executed:
+	bucket  messaging.Bucket
+	typedIn uuid.UUID // where typing was last told of, and when
 	typedAt time.Time
 }
 
 func newConn(s *Server) *conn {
-	c := &conn{server: s, ready: make(chan struct{})}
-	c.out.limit = s.options.MaxQueued
-	c.out.write = c.writeFrame
+	c := &conn{server: s}
+	c.timer.Init(c.tick)
 	return c
 }
 
-// run serves the connection until it is closed.
-func (c *conn) run(ws *websocket.Conn, link *hub.Link) {
+// start serves the connection.
+func (c *conn) start(ws *wsconn.Conn, link *hub.Link) {
+	c.mu.Lock()
 	c.ws, c.link = ws, link
-	ws.SetReadLimit(-1) // bounded below, with a close code of our own
-	c.alive()
-	close(c.ready)
+	ended := c.ending.Load() // the hub was faster
+	c.mu.Unlock()
+	c.server.wheel.Schedule(&c.timer, c.server.options.AuthTimeout)
 	c.reply(hello{
 		Op: "hello", PingMS: c.server.options.PingInterval.Milliseconds(),
 		MaxPayload: maxPayload, ResumeTTL: int64(c.server.options.ResumeTTL.Seconds()),
 	})
-	c.after(c.server.options.AuthTimeout, func() { c.end(CodeAuthTimeout, "no auth in time", false) })
-
-	err := c.read()
-
-	c.mu.Lock()
-	closedByUs := c.ending
-	c.ending, c.dead = true, true
-	if c.timer != nil {
-		c.timer.Stop()
+	if ended {
+		c.ws.Close(c.code, c.reason)
 	}
-	c.mu.Unlock()
-	c.out.seal(true)
-	link.Leave()
-	_ = ws.CloseNow() // it may be closed already
-	c.out.wg.Wait()
-	c.tasks.Wait()
-	switch {
-	case closedByUs: // counted by end
-	case websocket.CloseStatus(err) != -1:
-		c.server.metrics.closes.WithLabelValues("client").Inc() // clients choose codes; they must not become label values
-	default:
-		c.server.metrics.closes.WithLabelValues("none").Inc()
-	}
+	ws.Start()
 }
 
-// read executes what arrives, until the connection is closed.
-func (c *conn) read() error {
-	ctx := context.Background() // a context that ends would kill the connection
-	for {
-		kind, r, err := c.ws.Reader(ctx)
-		if err != nil {
-			return err
-		}
-		frame, err := io.ReadAll(io.LimitReader(r, maxPayload+1))
-		if err != nil {
-			return err
-		}
-		c.alive()
-		switch {
-		case len(frame) > maxPayload:
-			c.end(CodeTooLarge, "frame too large", false)
-			if _, err := io.Copy(io.Discard, r); err != nil {
-				return err
-			}
-		case kind != websocket.MessageText:
-			c.end(CodeMalformed, "not a text frame", false)
-		default:
-			c.executeAll(frame)
-		}
+// Message implements wsconn.Handler.
+func (c *conn) Message(kind wsconn.Kind, frame []byte) (pause <-chan struct{}) {
+	c.mu.Lock()
+	if c.ending.Load() {
+		c.mu.Unlock()
+		return nil
 	}
+	c.executing = true
+	c.mu.Unlock()
+	if kind == wsconn.Text {
+		c.executeAll(frame)
+	} else {
+		c.end(CodeMalformed, "not a text frame", false)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.executing = false
+	c.closeIfDone()
+	if c.sends >= maxSends {
+		c.pause = make(chan struct{})
+		return c.pause
+	}
+	return nil
 }
 
 func (c *conn) executeAll(frame []byte) {
+	read := c.server.now()
 	objects, ok := lines(frame)
 	if !ok {
 		c.end(CodeMalformed, "not UTF-8", false)
 		return
 	}
-	for _, line := range objects {
-		if !c.execute(line) {
+	for line := range objects {
+		if c.ending.Load() {
 			return
 		}
+		c.execute(line, read)
 	}
 }
 
-// writeFrame is the outbox's.
-func (c *conn) writeFrame(frame []byte) error {
-	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
-	defer cancel()
-	return c.ws.Write(ctx, websocket.MessageText, frame)
+// TooLarge implements wsconn.Handler.
+func (c *conn) TooLarge() { c.end(CodeTooLarge, "frame too large", false) }
+
+// Closed implements wsconn.Handler.
+func (c *conn) Closed(closure wsconn.Closure) {
+	c.mu.Lock()
+	closedByUs := c.ending.Swap(true)
+	c.mu.Unlock()
+	c.server.wheel.Cancel(&c.timer)
+	c.link.Leave()
+	switch {
+	case closedByUs: // counted by end
+	case closure.ByPeer:
+		c.server.metrics.closes.WithLabelValues("client").Inc() // clients choose codes; they must not become label values
+	case closure.Code != 0:
+		c.server.metrics.closes.WithLabelValues(strconv.Itoa(closure.Code)).Inc()
+	default:
+		c.server.metrics.closes.WithLabelValues("none").Inc()
+	}
 }
 
-// queue queues an object for the client, who is too slow if there is no room.
-func (c *conn) queue(line []byte) {
-	err := c.out.put(line)
-	if errors.Is(err, errOverflow) {
-		c.end(CodeSlowConsumer, "too slow", true)
-		return
-	}
-	if err == nil {
+// queued looks at what became of an object that was queued for the client, who
+// is too slow if there was no room.
+func (c *conn) queued(err error) {
+	switch {
+	case err == nil:
 		c.server.metrics.sent.Inc()
+	case errors.Is(err, wsconn.ErrOverflow):
+		c.end(CodeSlowConsumer, "too slow", true)
 	}
 }
 
@@ -156,136 +151,148 @@ func (c *conn) reply(object any) {
 		c.server.log.Error("reply not sent", "error", err)
 		return
 	}
-	c.queue(line)
+	c.queued(c.ws.Join(line))
 }
 
-// end closes the connection with a code, once: after the answer to the command
-// that is being executed, and, unless discard is set, after everything that
-// waits is written. It returns at once.
-func (c *conn) end(code websocket.StatusCode, reason string, discard bool) {
+// end closes the connection with a code, once: after the answers to the commands
+// that were taken, and, unless discard is set, after everything that waits is
+// written. It returns at once.
+func (c *conn) end(code int, reason string, discard bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ending {
+	if c.ending.Swap(true) {
 		return
 	}
-	c.ending = true
-	c.server.metrics.closes.WithLabelValues(strconv.Itoa(int(code))).Inc()
-	c.tasks.Go(func() { c.finish(code, reason, discard) })
-}
-
-func (c *conn) finish(code websocket.StatusCode, reason string, discard bool) {
-	if discard {
-		c.out.seal(true)
-	}
-	c.commands.Lock()   // from here on, no command is executed: see execute
-	c.commands.Unlock() //nolint:staticcheck // SA2001: it waits for the one at work
-	c.out.seal(discard)
-	late := time.NewTimer(flushTimeout)
-	defer late.Stop()
-	<-c.ready
+	c.code, c.reason = code, reason
+	c.server.metrics.closes.WithLabelValues(strconv.Itoa(code)).Inc()
 	if c.ws == nil {
-		return // it did not become a WebSocket
+		return // start closes it
 	}
-	select {
-	case <-c.out.drained():
-		_ = c.ws.Close(code, reason) // waits a few seconds for the client's own close
-	case <-late.C:
-		_ = c.ws.CloseNow()
+	if discard {
+		c.ws.Discard()
+	}
+	c.server.wheel.Schedule(&c.timer, endTimeout)
+	c.closeIfDone()
+}
+
+// closeIfDone closes an ending connection that owes no answer; under mu.
+func (c *conn) closeIfDone() {
+	if c.ending.Load() && !c.executing && c.sends == 0 {
+		c.ws.Close(c.code, c.reason)
 	}
 }
 
-// isEnding says whether nothing more is to be taken or told.
-func (c *conn) isEnding() bool {
+// schedule puts the timer off, unless it bounds the end already.
+func (c *conn) schedule(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.ending
+	if !c.ending.Load() {
+		c.server.wheel.Schedule(&c.timer, d)
+	}
 }
 
-// after replaces the connection's one timer.
-func (c *conn) after(d time.Duration, f func()) {
+// beginSend and endSend count the sends that wait for their commit.
+
+func (c *conn) beginSend() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.timer != nil {
-		c.timer.Stop()
-	}
-	if c.ending {
-		return
-	}
-	c.timer = time.AfterFunc(d, func() {
-		c.mu.Lock()
-		if c.dead {
-			c.mu.Unlock()
-			return
-		}
-		c.tasks.Add(1)
-		c.mu.Unlock()
-		defer c.tasks.Done()
-		f()
-	})
+	c.sends++
 }
 
-// alive notes that the client was heard of.
-func (c *conn) alive() { c.lastSign.Store(c.server.now().UnixNano()) }
+func (c *conn) endSend() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sends--
+	if c.pause != nil && c.sends <= maxSends/2 {
+		close(c.pause)
+		c.pause = nil
+	}
+	c.closeIfDone()
+}
+
+// tick is the timer's.
+func (c *conn) tick() {
+	switch {
+	case c.ending.Load():
+		c.ws.Abort()
+	case c.who() == (identity.Principal{}):
+		c.end(CodeAuthTimeout, "no auth in time", false)
+	default:
+		c.ping()
+	}
+}
 
 // ping asks for a sign of life, unless there was one lately, and ends the
 // connection if there is none.
 func (c *conn) ping() {
-	options := c.server.options
-	silent := c.server.now().Sub(time.Unix(0, c.lastSign.Load()))
-	if silent >= options.PingInterval {
-		ctx, cancel := context.WithTimeout(context.Background(), options.PingTimeout)
-		err := c.ws.Ping(ctx)
-		cancel()
-		if err != nil {
-			c.end(CodePingTimeout, "no answer to ping", true)
-			return
-		}
-		silent = 0
+	options, heard := c.server.options, c.ws.LastRead()
+	silent := c.server.now().Sub(heard)
+	switch {
+	case !c.pinged.IsZero() && heard.Before(c.pinged):
+		c.end(CodePingTimeout, "no answer to ping", true)
+	case silent >= options.PingInterval:
+		c.pinged = c.server.now()
+		c.ws.Ping()
+		c.schedule(options.PingTimeout)
+	default:
+		c.pinged = time.Time{}
+		c.schedule(options.PingInterval - silent)
 	}
-	c.after(options.PingInterval-silent, c.ping)
 }
+
+// event queues an event with its own payload.
+func (c *conn) event(head []byte, payload json.RawMessage) {
+	c.queued(c.ws.Join(head, payload[1:], newline))
+}
+
+var newline = []byte{'\n'}
+
+// headSize is what the head of an event takes, about.
+const headSize = 64
 
 // Deliver implements hub.Wire.
 func (c *conn) Deliver(items []messaging.Item) {
+	var scratch [headSize]byte
 	for _, item := range items {
-		if c.isEnding() {
+		if c.ending.Load() {
 			return
 		}
-		c.queue(encodeEvent(string(item.Kind), messaging.EncodeCursor(item.UserID, item.Offset), item.Payload))
+		c.event(itemHead(scratch[:0], item), item.Payload)
 	}
 }
 
 // Signal implements hub.Wire.
 func (c *conn) Signal(signal messaging.Signal) {
-	if c.isEnding() {
+	if c.ending.Load() {
 		return
 	}
-	if !c.out.roomy() {
+	if !c.ws.HasRoom() {
 		c.server.metrics.dropped.Inc()
 		return
 	}
-	c.queue(encodeEvent(string(signal.Kind), "", signal.Payload))
+	var scratch [headSize]byte
+	c.event(eventHead(scratch[:0], string(signal.Kind), "", signal.Payload), signal.Payload)
 }
 
 // Room implements hub.Wire.
 func (c *conn) Room(ctx context.Context) error {
-	if c.isEnding() {
-		return errSealed
+	if c.ending.Load() {
+		return wsconn.ErrClosed
 	}
-	return c.out.waitRoom(ctx)
+	return c.ws.Room(ctx)
 }
 
 // Move implements hub.Wire.
 func (c *conn) Move(after, deadline time.Duration) {
-	if !c.isEnding() {
+	if !c.ending.Load() {
 		c.reply(reconnect{Op: "reconnect", AfterMS: after.Milliseconds(), DeadlineMS: deadline.Milliseconds()})
 	}
 }
 
 // SessionEnded implements hub.Wire.
 func (c *conn) SessionEnded(payload json.RawMessage) {
-	if !c.isEnding() {
-		c.queue(encodeEvent(string(messaging.KindSession), "", payload))
+	if !c.ending.Load() {
+		c.event(eventHead(nil, string(messaging.KindSession), "", payload), payload)
 	}
 }
 

@@ -38,7 +38,7 @@ import (
 func TestMain(m *testing.M) { testkit.Main(m) }
 
 // patience is how long a test waits for what must happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // world is what pods share.
 type world struct {
@@ -178,7 +178,7 @@ func (w *world) newPod(options podOptions) *pod {
 	p.queue = commit.NewQueue(own, p.hub.Announce, commit.Options{}, log, registry)
 	service := messaging.NewService(own, p.queue, p.hub, fast, time.Now)
 	p.sockets = wsapi.NewServer(service, p.hub, testSessions{w.tokens, w.tokens.Revocations, options.endsMeanwhile}, options.socket, log, registry)
-	if err := errors.Join(p.hub.Start(w.t.Context()), p.queue.Start(w.t.Context())); err != nil {
+	if err := errors.Join(p.hub.Start(w.t.Context()), p.queue.Start(w.t.Context()), p.sockets.Start(w.t.Context())); err != nil {
 		w.t.Fatal(err)
 	}
 	router := web.NewRouter(web.Options{Log: log, Registry: registry, Instance: "pod"})
@@ -203,7 +203,7 @@ func (p *pod) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	p.server.Config.SetKeepAlivesEnabled(false)
-	if err := errors.Join(p.hub.Stop(ctx), p.sockets.Wait(ctx), p.queue.Stop(ctx)); err != nil {
+	if err := errors.Join(p.hub.Stop(ctx), p.sockets.Stop(ctx), p.queue.Stop(ctx)); err != nil {
 		p.w.t.Errorf("stop the pod: %v", err)
 	}
 	p.server.Close()
@@ -220,7 +220,7 @@ func (s testSessions) IsRevoked(session uuid.UUID) bool {
 }
 
 // closes is how many sockets the pod closed, or is closing, with a code.
-func (p *pod) closes(code websocket.StatusCode) int {
+func (p *pod) closes(code int) int {
 	families, err := p.metrics.Gather()
 	if err != nil {
 		p.w.t.Fatal(err)
@@ -230,7 +230,7 @@ func (p *pod) closes(code websocket.StatusCode) int {
 			continue
 		}
 		for _, metric := range family.GetMetric() {
-			if metric.GetLabel()[0].GetValue() == strconv.Itoa(int(code)) {
+			if metric.GetLabel()[0].GetValue() == strconv.Itoa(code) {
 				return int(metric.GetCounter().GetValue())
 			}
 		}
@@ -263,6 +263,9 @@ type object struct {
 		Recovered *bool     `json:"recovered"`
 		User      uuid.UUID `json:"user"`
 		Session   uuid.UUID `json:"session"`
+
+		Messages   []object `json:"messages"`
+		NextBefore int64    `json:"next_before"`
 	} `json:"ok"`
 	Error *struct {
 		Code      string `json:"code"`
@@ -288,10 +291,15 @@ type peer struct {
 // dial opens a socket that is not authenticated.
 func (p *pod) dial(t testing.TB) *peer {
 	t.Helper()
+	return p.dialBy(t, http.DefaultClient)
+}
+
+func (p *pod) dialBy(t testing.TB, client *http.Client) *peer {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	ws, _, err := websocket.Dial(ctx, p.url, &websocket.DialOptions{ //nolint:bodyclose // the library closes it
-		Subprotocols: []string{wsapi.Subprotocol},
+		HTTPClient: client, Subprotocols: []string{wsapi.Subprotocol},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -338,6 +346,11 @@ func (c *peer) read() {
 			if err := json.Unmarshal([]byte(line), &o); err != nil {
 				c.t.Errorf("the server sent %q: %v", line, err)
 			}
+			schema := o.Op
+			if o.Op == "" {
+				schema = "reply"
+			}
+			conforms(c.t, schema, []byte(line))
 			if o.Re != 0 {
 				c.replies[o.Re] = o
 			} else {
@@ -396,6 +409,13 @@ func (c *peer) try(fields map[string]any) (o object, ok bool) {
 		o, ok = c.replies[id]
 		return ok
 	})
+	if o.OK != nil {
+		schema, _ := fields["op"].(string)
+		if schema == "typing" {
+			schema = "startTyping" // the server's event has the name
+		}
+		conforms(c.t, schema, encoded)
+	}
 	return o, ok
 }
 
@@ -468,12 +488,12 @@ func (c *peer) closeError() error {
 }
 
 // wantClose waits until the server closes the socket with a code.
-func (c *peer) wantClose(code websocket.StatusCode) {
+func (c *peer) wantClose(code int) {
 	c.t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.await(func() bool { return c.closed != nil })
-	if got := websocket.CloseStatus(c.closed); got != code {
+	if got := int(websocket.CloseStatus(c.closed)); got != code {
 		c.t.Fatalf("closed with %v, want code %d", c.closed, code)
 	}
 }

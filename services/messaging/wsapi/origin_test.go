@@ -3,6 +3,7 @@ package wsapi
 import (
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 )
 
@@ -64,4 +65,22 @@ func TestParseOrigin(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is taken for an origin names one: a scheme and a host, in a form that is
+// its own canonical form.
+func FuzzParseOrigin(f *testing.F) {
+	for _, seed := range []string{"https://App.example.com", "http://[::1]:8080", "null", "https://a@b", "https://a/?#"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		origin, err := ParseOrigin(text)
+		if err != nil {
+			return
+		}
+		again, err := ParseOrigin(origin)
+		if err != nil || again != origin || !strings.Contains(origin, "://") {
+			t.Errorf("%q gives %q, and that %q: %v", text, origin, again, err)
+		}
+	})
 }

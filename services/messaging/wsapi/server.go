@@ -8,18 +8,18 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"net/url"
-	"strings"
-	"sync"
+	"net/netip"
 	"time"
 
-	"github.com/coder/websocket"
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/services/internal/clientaddr"
 	"github.com/marketplane/marketplane/services/internal/fault"
 	"github.com/marketplane/marketplane/services/internal/web"
+	"github.com/marketplane/marketplane/services/internal/wheel"
+	"github.com/marketplane/marketplane/services/internal/wsconn"
 	"github.com/marketplane/marketplane/services/messaging"
 	"github.com/marketplane/marketplane/services/messaging/hub"
 )
@@ -46,6 +46,11 @@ type Options struct {
 	MaxQueued int
 	// Rate is how many commands a connection may send: 20 a second, 60 at once.
 	Rate messaging.Rate
+	// ConnectRate is how many connections a client's address may open; zero: any
+	// number. TrustedProxies are believed about addresses: without those that
+	// stand before the server, all clients are one.
+	ConnectRate    messaging.Rate
+	TrustedProxies []netip.Prefix
 }
 
 func (o Options) withDefaults() Options {
@@ -72,10 +77,10 @@ const (
 	maxPayload = 64 << 10
 	// commandTimeout bounds one command. It is above what a commit may take.
 	commandTimeout = 10 * time.Second
-	// writeTimeout bounds the writing of one frame, and flushTimeout what is
-	// left to write when a connection ends.
-	writeTimeout = 10 * time.Second
+	// flushTimeout bounds what is left to write when a connection ends, and
+	// endTimeout its end as a whole.
 	flushTimeout = 5 * time.Second
+	endTimeout   = commandTimeout + 2*flushTimeout
 )
 
 // Sessions verifies tokens, and knows which sessions have ended.
@@ -84,39 +89,44 @@ type Sessions interface {
 	IsRevoked(session uuid.UUID) bool
 }
 
-// Server serves the protocol.
+// Server serves the protocol. Start it before it serves.
 type Server struct {
-	service  *messaging.Service
-	hub      *hub.Hub
-	sessions Sessions
-	options  Options
-	log      *slog.Logger
-	metrics  metrics
-	now      func() time.Time
-	wg       sync.WaitGroup
+	service   *messaging.Service
+	hub       *hub.Hub
+	sessions  Sessions
+	options   Options
+	log       *slog.Logger
+	metrics   metrics
+	now       func() time.Time
+	wheel     *wheel.Wheel
+	sockets   *wsconn.Group
+	addresses *messaging.Limiter[string] // nil: no limit
 }
 
 // NewServer makes a server.
 func NewServer(service *messaging.Service, h *hub.Hub, sessions Sessions, options Options, log *slog.Logger, registry prometheus.Registerer) *Server {
-	return &Server{
-		service: service, hub: h, sessions: sessions, options: options.withDefaults(), log: log,
-		metrics: newMetrics(registry), now: time.Now,
+	options = options.withDefaults()
+	sockets := wsconn.NewGroup(wsconn.Options{
+		MaxMessage: maxPayload, MaxQueued: options.MaxQueued, CloseTimeout: flushTimeout,
+	})
+	s := &Server{
+		service: service, hub: h, sessions: sessions, options: options, log: log,
+		metrics: newMetrics(registry, sockets), now: time.Now, wheel: wheel.New(wheel.DefaultTick, time.Now), sockets: sockets,
 	}
+	if options.ConnectRate != (messaging.Rate{}) {
+		s.addresses = messaging.NewLimiter[string](options.ConnectRate, time.Now)
+	}
+	return s
 }
 
-// Wait returns when no connection is left; call it after the hub's Stop.
-func (s *Server) Wait(ctx context.Context) error {
-	gone := make(chan struct{})
-	go func() {
-		defer close(gone)
-		s.wg.Wait()
-	}()
-	select {
-	case <-gone:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+// Start begins to watch over deadlines.
+func (s *Server) Start(ctx context.Context) error {
+	return errors.Join(s.sockets.Start(), s.wheel.Start(ctx))
+}
+
+// Stop returns when no connection is left; call it after the hub's Stop.
+func (s *Server) Stop(ctx context.Context) error {
+	return errors.Join(s.sockets.Wait(ctx), s.wheel.Stop(ctx))
 }
 
 var (
@@ -124,6 +134,8 @@ var (
 		"This path speaks WebSocket (RFC 6455) only.")
 	errSubprotocol = fault.New(fault.Malformed, "subprotocol_required",
 		"Offer the WebSocket subprotocol "+Subprotocol+".")
+	errConnects = fault.New(fault.TooMany, "too_many_connects",
+		"Too many connections come from your address. Slow down.")
 	errOrigin = fault.New(fault.Forbidden, "origin_not_allowed",
 		"Pages of this origin may not open sockets here; the operator of the marketplace allows origins.")
 )
@@ -132,79 +144,43 @@ var (
 // so that request logs and durations tell of the handshake alone.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := s.check(r); err != nil {
-		web.WriteProblem(w, r, s.log, err)
+		s.refuse(w, r, err)
 		return
 	}
 	c := newConn(s)
 	link, err := s.hub.Admit(c)
 	if err != nil {
-		web.WriteProblem(w, r, s.log, err)
+		s.refuse(w, r, err)
 		return
 	}
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
-		Subprotocols:       []string{Subprotocol},
-		InsecureSkipVerify: true, // check has verified the origin, by exact match
-		OnPongReceived:     func(context.Context, []byte) { c.alive() },
-	})
+	ws, err := s.sockets.Accept(w, r, Subprotocol, c)
 	if err != nil {
 		link.Leave()
-		close(c.ready)                                                // lets an end that came meanwhile pass
 		s.log.DebugContext(r.Context(), "no WebSocket", "error", err) // Accept has answered
 		return
 	}
 	s.metrics.connects.Inc()
-	s.wg.Go(func() { c.run(ws, link) })
+	c.start(ws, link)
+}
+
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	s.metrics.refused.WithLabelValues(fault.From(err).Code).Inc()
+	web.WriteProblem(w, r, s.log, err)
 }
 
 func (s *Server) check(r *http.Request) error {
-	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+	switch {
+	case !wsconn.IsUpgrade(r):
 		return errNotUpgrade
-	}
-	if !s.originAllowed(r) {
+	case !s.originAllowed(r):
 		return errOrigin
+	case !wsconn.Offers(r, Subprotocol):
+		return errSubprotocol
 	}
-	for _, header := range r.Header.Values("Sec-WebSocket-Protocol") {
-		for offered := range strings.SplitSeq(header, ",") {
-			if strings.TrimSpace(offered) == Subprotocol {
-				return nil
-			}
+	if s.addresses != nil {
+		if wait := s.addresses.Take(clientaddr.Of(r, s.options.TrustedProxies)); wait > 0 {
+			return errConnects.After(wait)
 		}
 	}
-	return errSubprotocol
-}
-
-// originAllowed keeps other sites' pages from speaking in a user's name. No
-// Origin means that it is not a browser.
-func (s *Server) originAllowed(r *http.Request) bool {
-	header := r.Header.Get("Origin")
-	if header == "" {
-		return true
-	}
-	origin, err := ParseOrigin(header)
-	if err != nil {
-		return false
-	}
-	_, host, _ := strings.Cut(origin, "://")
-	if strings.EqualFold(host, r.Host) {
-		return true
-	}
-	for _, allowed := range s.options.AllowedOrigins {
-		if origin == allowed {
-			return true
-		}
-	}
-	return false
-}
-
-var errNotOrigin = errors.New("is not an origin such as https://app.example.com")
-
-// ParseOrigin returns an origin (RFC 6454) in the form in which origins are
-// compared.
-func ParseOrigin(text string) (string, error) {
-	u, err := url.Parse(text)
-	if err != nil || u.Scheme == "" || u.Host == "" || u.User != nil ||
-		u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.Opaque != "" {
-		return "", errNotOrigin
-	}
-	return strings.ToLower(u.Scheme + "://" + u.Host), nil
+	return nil
 }

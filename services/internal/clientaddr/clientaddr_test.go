@@ -1,4 +1,4 @@
-package httpapi
+package clientaddr
 
 import (
 	"net/netip"
@@ -27,7 +27,7 @@ func TestClientAddress(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := clientAddress(tt.peer, tt.forwarded, trusted); got != tt.want {
+			if got := find(tt.peer, tt.forwarded, trusted); got != tt.want {
 				t.Errorf("= %q, want %q", got, tt.want)
 			}
 		})

@@ -1,0 +1,222 @@
+package wsconn
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// Kind is a message's.
+type Kind = websocket.MessageType
+
+// The kinds.
+const (
+	Text   = websocket.MessageText
+	Binary = websocket.MessageBinary
+)
+
+// Handler is told what a peer sends. Its methods are called one at a time.
+type Handler interface {
+	// Message is given a complete message, which is valid until Message returns.
+	// Text is not checked to be UTF-8; the handler does that. If Message returns
+	// a channel, nothing more is read until it is closed.
+	Message(kind Kind, payload []byte) (pause <-chan struct{})
+	// TooLarge says that a message above Options.MaxMessage came. Nothing more is
+	// read: the handler has to close the connection, soon.
+	TooLarge()
+	// Closed is the last call: the connection is gone.
+	Closed(closure Closure)
+}
+
+// Closure says how a connection ended.
+type Closure struct {
+	// Code is that of the close frame that came first; 0 if there was none.
+	Code int
+	// ByPeer says that it was the peer's.
+	ByPeer bool
+	// Err is why the connection broke, if it did not close in order.
+	Err error
+}
+
+var (
+	// ErrOverflow refuses what would make more than Options.MaxQueued wait.
+	ErrOverflow = errors.New("too much waits for the peer")
+	// ErrClosed refuses everything once a connection is closing.
+	ErrClosed = errors.New("the connection is closed")
+)
+
+// Conn is a connection. Its methods are safe for concurrent use, and none but
+// Room blocks.
+type Conn struct {
+	group   *Group
+	handler Handler
+	ws      *websocket.Conn
+	socket  socket          // under ws
+	raw     syscall.RawConn // nil if the socket has no file descriptor
+	fd      int32
+	resting bool  // the poller waits for the peer, and nobody else; under mu
+	next    *Conn // in the group's list, under its mu
+
+	lastRead atomic.Int64 // Unix nanoseconds
+	in       input        // the worker's
+
+	// mu is never held while ws is called, which calls the socket.
+	mu      sync.Mutex
+	waiting *buffer // messages that are not framed yet; nil if there are none
+	framed  *buffer // frames that are not written yet; nil if there are none
+	queued  int     // bytes of payload that wait or are being written
+	writing bool    // someone frames and writes, or is going to
+	corked  bool    // a worker is at work, and will flush
+	closing bool    // no more messages are taken
+	shut    bool    // ws is done: what is framed is the last
+	code    int     // Close's, with the reason; 0 before
+	reason  string
+	changed chan struct{} // closed when there may be news for await; nil while nobody waits
+}
+
+// Start begins to read. It is called once.
+func (c *Conn) Start() {
+	c.group.running.Add(1)
+	c.in.try = c.readable
+	if c.watched() && c.in.len() == 0 {
+		if resting, err := c.rest(); resting && err == nil {
+			return
+		}
+	}
+	c.group.dispatch(c)
+}
+
+// LastRead is when the peer was last heard of.
+func (c *Conn) LastRead() time.Time { return time.Unix(0, c.lastRead.Load()) }
+
+// Send queues a message, whose payload is the parts one after the other. What
+// would make too much wait is refused, unless nothing waits.
+func (c *Conn) Send(kind Kind, parts ...[]byte) error { return c.enqueue(kind, false, parts) }
+
+// Join queues text that may become one message with other joined text. Peers
+// must be able to tell them apart.
+func (c *Conn) Join(parts ...[]byte) error { return c.enqueue(Text, true, parts) }
+
+// Ping asks the peer for a sign of life; see LastRead. A goroutine waits for the
+// answer, or for the end of the connection.
+func (c *Conn) Ping() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closing {
+		c.group.running.Go(func() { _ = c.ws.Ping(context.Background()) }) // LastRead tells of it
+	}
+}
+
+// Room waits until at least half of the queue is free.
+func (c *Conn) Room(ctx context.Context) error {
+	if !c.await(ctx.Done(), func() bool { return c.closing || c.hasRoom() }) {
+		return ctx.Err()
+	}
+	if c.isClosing() {
+		return ErrClosed
+	}
+	return nil
+}
+
+// HasRoom says whether at least half of the queue is free.
+func (c *Conn) HasRoom() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hasRoom()
+}
+
+// hasRoom needs mu.
+func (c *Conn) hasRoom() bool { return c.queued <= c.group.options.MaxQueued/2 }
+
+// await waits until a condition is true, which is looked at under mu. It is
+// false when done is closed before.
+func (c *Conn) await(done <-chan struct{}, condition func() bool) bool {
+	for {
+		c.mu.Lock()
+		if condition() {
+			c.mu.Unlock()
+			return true
+		}
+		if c.changed == nil {
+			c.changed = make(chan struct{})
+		}
+		changed := c.changed
+		c.mu.Unlock()
+		select {
+		case <-changed:
+		case <-done:
+			return false
+		}
+	}
+}
+
+// notify has those who await look again; under mu.
+func (c *Conn) notify() {
+	if c.changed != nil {
+		close(c.changed)
+		c.changed = nil
+	}
+}
+
+// Discard throws away what waits, but for what is being written.
+func (c *Conn) Discard() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.waiting != nil {
+		c.settle(c.waiting.size)
+		c.waiting.release()
+		c.waiting = nil
+	}
+}
+
+// maxReason is how long the reason in a close frame may be (RFC 6455, section
+// 5.5), beside the code.
+const maxReason = 123
+
+// longAgo is a deadline that is over.
+var longAgo = time.Unix(1, 0)
+
+// Close sends a close frame after everything that waits, and ends the
+// connection when the peer has answered or Options.CloseTimeout is over. Only
+// the first call has an effect. A reason has at most 123 bytes.
+func (c *Conn) Close(code int, reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing {
+		return
+	}
+	c.code, c.reason = code, reason[:min(len(reason), maxReason)]
+	c.beginClosing()
+	_ = c.socket.SetReadDeadline(longAgo) // a worker within a message hears of it; fails on what is closed
+}
+
+// beginClosing needs mu.
+func (c *Conn) beginClosing() {
+	if c.closing {
+		return
+	}
+	c.closing = true
+	options := c.group.options
+	_ = c.socket.SetWriteDeadline(time.Now().Add(options.WriteTimeout + options.CloseTimeout)) // fails on what is closed
+	c.notify()
+	c.disturb()
+}
+
+func (c *Conn) isClosing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closing
+}
+
+// Abort ends the connection at once.
+func (c *Conn) Abort() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.beginClosing()
+	_ = c.socket.Conn.Close() // a worker notices, and tells the handler
+}

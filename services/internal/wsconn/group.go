@@ -1,0 +1,169 @@
+package wsconn
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Options bound the connections of a Group. Zero values mean the defaults.
+type Options struct {
+	// MaxMessage is how large a message from the peer may be: 64 KiB.
+	MaxMessage int
+	// MaxQueued is how many bytes may wait for a peer: 256 KiB. The kernel may
+	// hold as much, about.
+	MaxQueued int
+	// WriteTimeout is for how long a peer may take nothing of what waits: 10 s.
+	WriteTimeout time.Duration
+	// MessageTimeout is how long a message may take from its first byte to its
+	// last: 30 s.
+	MessageTimeout time.Duration
+	// CloseTimeout is how long a peer may take to answer a close frame: 5 s, which
+	// is the library's bound, too. What waits before it must be written within
+	// WriteTimeout and this.
+	CloseTimeout time.Duration
+}
+
+func (o Options) withDefaults() Options {
+	if o.MaxMessage == 0 {
+		o.MaxMessage = 64 << 10
+	}
+	if o.MaxQueued == 0 {
+		o.MaxQueued = 256 << 10
+	}
+	if o.WriteTimeout == 0 {
+		o.WriteTimeout = 10 * time.Second
+	}
+	if o.MessageTimeout == 0 {
+		o.MessageTimeout = 30 * time.Second
+	}
+	if o.CloseTimeout == 0 {
+		o.CloseTimeout = 5 * time.Second
+	}
+	return o
+}
+
+// maxIdle is how many workers are kept for later.
+const maxIdle = 64
+
+// Group is what connections share: bounds, flushers and workers. Start it before
+// it accepts.
+type Group struct {
+	options Options
+	queued  atomic.Int64
+	running sync.WaitGroup // connections, flushers, workers and pings
+	poller  *poller        // nil where there is none
+
+	ready chan *Conn // has something to read
+	idle  atomic.Int32
+	quit  chan struct{} // closed when no worker is kept for later any more
+	once  sync.Once
+
+	mu          sync.Mutex
+	first, last *Conn // those with something to write, in their order
+	flushers    int
+}
+
+// NewGroup makes a group.
+func NewGroup(options Options) *Group {
+	return &Group{options: options.withDefaults(), ready: make(chan *Conn), quit: make(chan struct{})}
+}
+
+// Start begins to watch for what peers send.
+func (g *Group) Start() (err error) {
+	g.poller, err = newPoller()
+	return err
+}
+
+// Queued is how many bytes wait for peers.
+func (g *Group) Queued() int64 { return g.queued.Load() }
+
+// Wait returns when every connection is gone, and everything is stopped. Accept
+// must not be called any more.
+func (g *Group) Wait(ctx context.Context) error {
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		g.once.Do(func() {
+			close(g.quit)
+			g.running.Wait()
+			if g.poller != nil {
+				g.poller.stop()
+			}
+		})
+	}()
+	select {
+	case <-gone:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// push hands a connection to a flusher. Its writing is set, so it is in the
+// list once.
+func (g *Group) push(c *Conn) {
+	g.mu.Lock()
+	if g.last == nil {
+		g.first = c
+	} else {
+		g.last.next = c
+	}
+	g.last = c
+	more := g.flushers < runtime.GOMAXPROCS(0)
+	if more {
+		g.flushers++
+	}
+	g.mu.Unlock()
+	if more {
+		g.running.Go(g.flush)
+	}
+}
+
+// flush writes until no connection is left in the list.
+func (g *Group) flush() {
+	for {
+		g.mu.Lock()
+		c := g.first
+		if c == nil {
+			g.flushers--
+			g.mu.Unlock()
+			return
+		}
+		if g.first = c.next; g.first == nil {
+			g.last = nil
+		}
+		c.next = nil
+		g.mu.Unlock()
+		c.flush()
+	}
+}
+
+// dispatch has a worker serve a connection. There are as many workers as it takes:
+// what one waits for is bounded by its own connection alone.
+func (g *Group) dispatch(c *Conn) {
+	select {
+	case g.ready <- c:
+	default:
+		g.running.Go(func() { g.work(c) })
+	}
+}
+
+func (g *Group) work(c *Conn) {
+	for {
+		c.serve()
+		if g.idle.Add(1) > maxIdle {
+			g.idle.Add(-1)
+			return
+		}
+		select {
+		case c = <-g.ready:
+			g.idle.Add(-1)
+		case <-g.quit:
+			g.idle.Add(-1)
+			return
+		}
+	}
+}

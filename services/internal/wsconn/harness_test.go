@@ -1,0 +1,299 @@
+package wsconn
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// What the tests put into frames (RFC 6455, section 5.2).
+const (
+	opContinuation = 0x0
+	opText         = 0x1
+	opBinary       = 0x2
+	opClose        = 0x8
+	opPing         = 0x9
+	opPong         = 0xA
+
+	flagFin    = 0x80
+	flagMasked = 0x80
+
+	length16 = 126 // the length follows in two bytes
+	length64 = 127 // the length follows in eight bytes
+
+	codeProtocol = 1002
+)
+
+// patience is how long a test waits for what must happen.
+const patience = time.Minute
+
+// recorder is a Handler that a test drives.
+type recorder struct {
+	conn     *Conn
+	message  func(c *Conn, kind Kind, payload []byte) <-chan struct{}
+	tooLarge chan struct{}
+	closed   chan Closure
+}
+
+func (r *recorder) Message(kind Kind, payload []byte) <-chan struct{} {
+	return r.message(r.conn, kind, payload)
+}
+
+func (r *recorder) TooLarge() {
+	r.tooLarge <- struct{}{}
+	r.conn.Close(4002, "too large")
+}
+
+func (r *recorder) Closed(closure Closure) { r.closed <- closure }
+
+func newRecorder(message func(*Conn, Kind, []byte) <-chan struct{}) *recorder {
+	return &recorder{message: message, tooLarge: make(chan struct{}, 10), closed: make(chan Closure, 1)}
+}
+
+func echo(c *Conn, kind Kind, payload []byte) <-chan struct{} {
+	_ = c.Send(kind, payload)
+	return nil
+}
+
+// server accepts every handshake, each with a recorder of its own.
+type server struct {
+	t       testing.TB
+	group   *Group
+	http    *httptest.Server
+	next    atomic.Int64
+	clients sync.Map // path -> chan *recorder
+}
+
+// accepted is where the recorder of the connection with a path arrives.
+func (s *server) accepted(path string) chan *recorder {
+	ch, _ := s.clients.LoadOrStore(path, make(chan *recorder, 1))
+	return ch.(chan *recorder) //nolint:forcetypeassert // nothing else is in it
+}
+
+// client waits for that recorder.
+func (s *server) client(path string) *recorder {
+	s.t.Helper()
+	defer s.clients.Delete(path)
+	return wait(s.t, "the server's side", s.accepted(path))
+}
+
+func (s *server) newPath() string { return "/" + strconv.FormatInt(s.next.Add(1), 10) }
+
+func newServer(t testing.TB, options Options, message func(*Conn, Kind, []byte) <-chan struct{}) *server {
+	t.Helper()
+	s := &server{t: t, group: NewGroup(options)}
+	if err := s.group.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.http = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rec := newRecorder(message)
+		c, err := s.group.Accept(w, r, "test.v1", rec)
+		if err != nil {
+			return
+		}
+		rec.conn = c
+		s.accepted(r.URL.Path) <- rec
+		c.Start()
+	}))
+	t.Cleanup(func() {
+		s.http.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := s.group.Wait(ctx); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+		if n := s.group.Queued(); n != 0 {
+			t.Errorf("%d bytes are still counted as queued", n)
+		}
+	})
+	return s
+}
+
+// dial opens a connection with an ordinary client.
+func (s *server) dial() (*websocket.Conn, *recorder) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	path := s.newPath()
+	ws, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(s.http.URL, "http")+path, &websocket.DialOptions{ //nolint:bodyclose // the library closes it
+		Subprotocols: []string{"test.v1"},
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ws.SetReadLimit(-1)
+	s.t.Cleanup(func() { _ = ws.CloseNow() })
+	return ws, s.client(path)
+}
+
+// unread is a ResponseWriter for a handshake that nobody waits for.
+type unread struct {
+	http.ResponseWriter
+	conn net.Conn
+}
+
+func (u unread) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return u.conn, bufio.NewReadWriter(bufio.NewReader(u.conn), bufio.NewWriter(u.conn)), nil
+}
+
+// pipe is a connection without a file descriptor, as TLS is, whose every write
+// waits for the peer. Its handshake is done.
+func pipe(t testing.TB, g *Group, rec *recorder) net.Conn {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+	for name, value := range map[string]string{
+		"Connection": "Upgrade", "Upgrade": "websocket",
+		"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+	} {
+		r.Header.Set(name, value)
+	}
+	var err error
+	if rec.conn, err = g.Accept(unread{httptest.NewRecorder(), ours}, r, "", rec); err != nil {
+		t.Fatal(err)
+	}
+	rec.conn.Start()
+	return theirs
+}
+
+// raw is a client that can break the rules.
+type raw struct {
+	t    testing.TB
+	conn net.Conn
+	br   *bufio.Reader
+}
+
+const handshake = " HTTP/1.1\r\nHost: test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n" +
+	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+
+// raw opens a connection, and sends something together with the handshake.
+func (s *server) raw(early ...byte) (*raw, *recorder) {
+	s.t.Helper()
+	conn, err := new(net.Dialer).DialContext(s.t.Context(), "tcp", s.http.Listener.Addr().String())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	r := &raw{t: s.t, conn: conn, br: bufio.NewReader(conn)}
+	path := s.newPath()
+	r.write(append([]byte("GET "+path+handshake), early...))
+	response, err := http.ReadResponse(r.br, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	// The example of RFC 6455, section 1.3.
+	if response.StatusCode != http.StatusSwitchingProtocols || response.Header.Get("Sec-WebSocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
+		s.t.Fatalf("answer %d %v", response.StatusCode, response.Header)
+	}
+	return r, s.client(path)
+}
+
+func (r *raw) write(b []byte) {
+	r.t.Helper()
+	if _, err := r.conn.Write(b); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// clientFrame is a frame as clients send them.
+func clientFrame(first byte, payload string) []byte {
+	mask := [4]byte{0x37, 0xfa, 0x21, 0x3d}
+	b := []byte{first}
+	switch n := len(payload); {
+	case n < length16:
+		b = append(b, flagMasked|byte(n))
+	case n < 1<<16:
+		b = binary.BigEndian.AppendUint16(append(b, flagMasked|length16), uint16(n))
+	default:
+		b = binary.BigEndian.AppendUint64(append(b, flagMasked|length64), uint64(n))
+	}
+	b = append(b, mask[:]...)
+	for i := range len(payload) {
+		b = append(b, payload[i]^mask[i%4])
+	}
+	return b
+}
+
+// frame reads a frame of the server's.
+func (r *raw) frame() (first byte, payload []byte, err error) {
+	head := make([]byte, 2)
+	if _, err := io.ReadFull(r.br, head); err != nil {
+		return 0, nil, err
+	}
+	size := uint64(head[1])
+	switch head[1] {
+	case length16:
+		more := make([]byte, 2)
+		_, err = io.ReadFull(r.br, more)
+		size = uint64(binary.BigEndian.Uint16(more))
+	case length64:
+		more := make([]byte, 8)
+		_, err = io.ReadFull(r.br, more)
+		size = binary.BigEndian.Uint64(more)
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	payload = make([]byte, size)
+	_, err = io.ReadFull(r.br, payload)
+	return head[0], payload, err
+}
+
+func (r *raw) wantFrame(first byte, payload string) {
+	r.t.Helper()
+	gotFirst, got, err := r.frame()
+	if err != nil || gotFirst != first || string(got) != payload {
+		r.t.Fatalf("frame %#x %.40q, %v; want %#x %.40q", gotFirst, got, err, first, payload)
+	}
+}
+
+// wantClose reads up to a close frame with the code, and then to the end.
+func (r *raw) wantClose(code uint16) {
+	r.t.Helper()
+	for {
+		first, payload, err := r.frame()
+		if err != nil {
+			r.t.Fatalf("no close frame: %v", err)
+		}
+		if first != flagFin|opClose {
+			continue
+		}
+		if len(payload) < 2 || binary.BigEndian.Uint16(payload) != code {
+			r.t.Fatalf("close frame %q, want code %d", payload, code)
+		}
+		return
+	}
+}
+
+func (r *raw) wantEnd() {
+	r.t.Helper()
+	if rest, err := io.ReadAll(r.br); err != nil || len(rest) > 0 {
+		r.t.Errorf("%q and %v before the end", rest, err)
+	}
+}
+
+// wait fails the test if nothing comes.
+func wait[T any](t testing.TB, what string, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("%s: not in %s", what, patience)
+		panic("unreachable")
+	}
+}

@@ -1,0 +1,125 @@
+package wsconn
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+)
+
+// What has no file descriptor of its own, as TLS, is served in the plain way.
+func TestConnectionsWithoutADescriptor(t *testing.T) {
+	t.Parallel()
+	r, rec := newPipe(t, Options{}, echo)
+	r.write(clientFrame(flagFin|opText, "hello"))
+	r.wantFrame(flagFin|opText, "hello")
+	r.write(clientFrame(flagFin|opClose, "\x03\xe8"))
+	r.wantFrame(flagFin|opClose, "\x03\xe8")
+	wait(t, "the end", rec.closed)
+}
+
+// Connections come and go, in every way to go, and leave nothing.
+func TestConnectionsLeaveNothingBehind(t *testing.T) {
+	// Not parallel: it counts goroutines, and weighs the heap.
+	const total, atATime = 2000, 32
+	s := newServer(t, Options{CloseTimeout: 20 * time.Millisecond}, echo)
+	one := func(i int) {
+		r, rec := s.raw(clientFrame(flagFin|opText, "hello")...)
+		r.wantFrame(flagFin|opText, "hello")
+		switch i % 4 {
+		case 0:
+			_ = r.conn.Close()
+		case 1:
+			r.write(clientFrame(flagFin|opClose, "\x03\xe8"))
+			r.wantFrame(flagFin|opClose, "\x03\xe8")
+		case 2:
+			rec.conn.Close(4200, "resume") // and no answer
+		case 3:
+			r.write([]byte{flagFin | opText, 1, 'x'})
+			r.wantClose(codeProtocol)
+		}
+		_ = r.conn.Close()
+		<-rec.closed
+	}
+	many := func(n int) {
+		var wg sync.WaitGroup
+		next := make(chan int)
+		for range atATime {
+			wg.Go(func() {
+				for i := range next {
+					one(i)
+				}
+			})
+		}
+		for i := range n {
+			next <- i
+		}
+		close(next)
+		wg.Wait()
+	}
+	weigh := func() (goroutines int, heap uint64) {
+		s.http.CloseClientConnections()
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.GC() // what finalizers and pools held
+		runtime.ReadMemStats(&stats)
+		return runtime.NumGoroutine(), stats.HeapAlloc
+	}
+	many(500) // workers and pools are there now
+	goroutines, heap := weigh()
+	many(total)
+	deadline := time.Now().Add(patience)
+	for {
+		nowGoroutines, nowHeap := weigh()
+		// There may be more workers than before: as many as clients at a time.
+		if nowGoroutines <= goroutines+atATime && nowHeap < heap+2<<20 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines and %d bytes, before %d and %d", nowGoroutines, nowHeap, goroutines, heap)
+		}
+		runtime.Gosched()
+	}
+}
+
+// Whatever bytes come, they end in messages within the bounds or in the end of
+// the connection.
+func FuzzFrames(f *testing.F) {
+	f.Add(clientFrame(flagFin|opText, "hello"))
+	f.Add(append(clientFrame(opText, "a"), clientFrame(flagFin|opContinuation, "b")...))
+	f.Add(clientFrame(flagFin|opBinary, string(make([]byte, 300))))
+	f.Add(clientFrame(flagFin|opPing, "x"))
+	f.Add(clientFrame(flagFin|opClose, "\x03\xe8"))
+	f.Add([]byte{flagFin | opText, flagMasked | length64, 0, 0, 0, 0, 0, 1, 0, 0, 1, 2, 3, 4})
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		const maxMessage = 200
+		g := NewGroup(Options{MaxMessage: maxMessage, CloseTimeout: 20 * time.Millisecond})
+		total := 0
+		rec := newRecorder(func(c *Conn, kind Kind, payload []byte) <-chan struct{} {
+			if len(payload) > maxMessage || kind != Text && kind != Binary {
+				t.Errorf("a message of kind %d and %d bytes", kind, len(payload))
+			}
+			total += len(payload)
+			return echo(c, kind, payload)
+		})
+		theirs := pipe(t, g, rec)
+		go func() { _, _ = theirs.Write(stream); _ = theirs.Close() }()
+		buf := make([]byte, 1024)
+		for {
+			if _, err := theirs.Read(buf); err != nil {
+				break
+			}
+		}
+		wait(t, "the end", rec.closed)
+		if total > len(stream) {
+			t.Errorf("%d bytes of messages in %d bytes", total, len(stream))
+		}
+		if err := g.Wait(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if g.Queued() != 0 {
+			t.Errorf("%d bytes are counted as queued", g.Queued())
+		}
+	})
+}

@@ -1,0 +1,316 @@
+package wsapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"iter"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"github.com/marketplane/marketplane/services/internal/fault"
+)
+
+// The operations of a client.
+const (
+	opAuth    = "auth"
+	opSend    = "send"
+	opRead    = "read"
+	opTyping  = "typing"
+	opHistory = "history"
+)
+
+// field is one that an op may have.
+type field int
+
+const (
+	fieldOp field = iota
+	fieldID
+	fieldToken
+	fieldCursor
+	fieldConversation
+	fieldClientID
+	fieldBody
+	fieldSeq
+	fieldBefore
+	fieldLimit
+	fieldCount
+)
+
+var fieldNames = [fieldCount]string{
+	fieldOp: "op", fieldID: "id", fieldToken: "token", fieldCursor: "cursor", fieldConversation: "conversation_id",
+	fieldClientID: "client_id", fieldBody: "body", fieldSeq: "seq", fieldBefore: "before", fieldLimit: "limit",
+}
+
+// fields names what each op must and may have, beside op and id.
+var fields = map[string]struct{ required, optional []field }{
+	opAuth:    {required: []field{fieldID, fieldToken}, optional: []field{fieldCursor}},
+	opSend:    {required: []field{fieldID, fieldConversation, fieldClientID, fieldBody}},
+	opRead:    {required: []field{fieldConversation, fieldSeq}},
+	opTyping:  {required: []field{fieldConversation}},
+	opHistory: {required: []field{fieldID, fieldConversation}, optional: []field{fieldBefore, fieldLimit}},
+}
+
+const (
+	// maxID is the greatest id that every JSON parser holds exactly (RFC 8259,
+	// section 6).
+	maxID = 1<<53 - 1
+	// defaultHistory and maxHistory are HTTP's, too.
+	defaultHistory = 50
+	maxHistory     = 100
+)
+
+// command is one that was decoded. Fields that its op does not have are zero.
+type command struct {
+	id uint64 // 0: no reply is wanted
+	op string
+
+	token  string
+	cursor *string
+
+	conversation uuid.UUID
+	clientID     uuid.UUID
+	body         json.RawMessage // part of the frame: whoever keeps it copies it
+	seq          int64
+	before       int64
+	limit        int
+}
+
+// errMalformed ends a connection: what follows can't be trusted to be in step.
+var errMalformed = errors.New("not a JSON object")
+
+var (
+	errUnknownOp    = fault.New(fault.Invalid, "unknown_op", "There is no such op.").At("/op")
+	errNoOp         = fault.New(fault.Invalid, "unknown_op", "Say what to do in op.").At("/op")
+	errUnknownField = fault.New(fault.Invalid, "unknown_field", "The object has a field that this op does not have.")
+	errID           = fault.New(fault.Invalid, "invalid", "id must be an integer from 1 to 9007199254740991.").At("/id")
+	errToken        = fault.New(fault.Invalid, "invalid", "token must be a string.").At("/token")
+	errCursor       = fault.New(fault.Invalid, "invalid", "cursor must be a string.").At("/cursor")
+	errSeq          = fault.New(fault.Invalid, "invalid", "seq must be an integer.").At("/seq")
+	errBefore       = fault.New(fault.Invalid, "invalid", "before must be an integer of at least 0.").At("/before")
+	errLimit        = fault.New(fault.Invalid, "invalid", "limit must be an integer from 1 to 100.").At("/limit")
+)
+
+// values are an object's members by field, as they stand in the text.
+type values struct {
+	of      [fieldCount][]byte
+	unknown bool // there are others, too
+}
+
+// decode reads one object strictly. A fault concerns the one command, whose id
+// is set if it could be read; errMalformed concerns the connection.
+func decode(line []byte) (command, error) {
+	line = bytes.TrimLeft(line, " \t\r\n")
+	if len(line) == 0 || line[0] != '{' || !json.Valid(line) {
+		return command{}, errMalformed
+	}
+	var v values
+	for name, value := range members(line) {
+		v.set(name, value)
+	}
+	var c command
+	if raw := v.of[fieldID]; raw != nil {
+		id, err := strconv.ParseUint(string(raw), 10, 64)
+		if err != nil || id == 0 || id > maxID {
+			return command{}, errID
+		}
+		c.id = id
+	}
+	if err := decodeString(v.of[fieldOp], &c.op); err != nil || c.op == "" {
+		c.op = ""
+		return c, errNoOp
+	}
+	allowed, ok := fields[c.op]
+	if !ok {
+		return c, errUnknownOp
+	}
+	known := 1<<fieldOp | 1<<fieldID
+	for _, f := range allowed.required {
+		known |= 1 << f
+		if v.of[f] == nil {
+			name := fieldNames[f]
+			return c, fault.New(fault.Invalid, "missing_field", "This op needs the field "+name+".").At("/" + name)
+		}
+	}
+	for _, f := range allowed.optional {
+		known |= 1 << f
+	}
+	for f := range fieldCount {
+		v.unknown = v.unknown || v.of[f] != nil && known&(1<<f) == 0
+	}
+	if v.unknown {
+		return c, errUnknownField
+	}
+	for f := range fieldCount {
+		if v.of[f] != nil {
+			if err := c.fill(f, v.of[f]); err != nil {
+				return c, err
+			}
+		}
+	}
+	if c.op == opHistory && v.of[fieldLimit] == nil {
+		c.limit = defaultHistory
+	}
+	return c, nil
+}
+
+// set notes a member; of several with one name, the last one counts.
+func (v *values) set(name, value []byte) {
+	for f, known := range fieldNames {
+		if string(name) == known {
+			v.of[f] = value
+			return
+		}
+	}
+	v.unknown = true
+}
+
+// fill decodes a field's value.
+func (c *command) fill(f field, value []byte) error {
+	switch f {
+	case fieldToken:
+		if decodeString(value, &c.token) != nil {
+			return errToken
+		}
+	case fieldCursor:
+		c.cursor = new(string)
+		if decodeString(value, c.cursor) != nil {
+			return errCursor
+		}
+	case fieldConversation:
+		return decodeUUID(f, value, &c.conversation)
+	case fieldClientID:
+		return decodeUUID(f, value, &c.clientID)
+	case fieldBody:
+		c.body = value
+	case fieldSeq:
+		n, err := strconv.ParseInt(string(value), 10, 64)
+		if err != nil {
+			return errSeq
+		}
+		c.seq = n
+	case fieldBefore:
+		n, err := strconv.ParseInt(string(value), 10, 64)
+		if err != nil || n < 0 {
+			return errBefore
+		}
+		c.before = n
+	case fieldLimit:
+		n, err := strconv.Atoi(string(value))
+		if err != nil || n < 1 || n > maxHistory {
+			return errLimit
+		}
+		c.limit = n
+	default: // op and id, which are decoded first
+	}
+	return nil
+}
+
+var errNotString = errors.New("not a string")
+
+func decodeString(raw []byte, to *string) error {
+	if len(raw) == 0 || raw[0] != '"' { // null would pass otherwise
+		return errNotString
+	}
+	if bytes.IndexByte(raw, '\\') < 0 {
+		*to = string(raw[1 : len(raw)-1])
+		return nil
+	}
+	return json.Unmarshal(raw, to)
+}
+
+// decodeUUID takes the one usual form: uuid.Parse alone takes others, too.
+func decodeUUID(f field, raw []byte, to *uuid.UUID) error {
+	var err error
+	if len(raw) == len(`""`)+len("00000000-0000-0000-0000-000000000000") && raw[0] == '"' {
+		if *to, err = uuid.ParseBytes(raw[1 : len(raw)-1]); err == nil {
+			return nil
+		}
+	}
+	name := fieldNames[f]
+	return fault.New(fault.Invalid, "invalid", name+" must be a UUID.").At("/" + name)
+}
+
+// members are the names and the values of a valid JSON object, as they stand in
+// the text. Names are without their quotes. Nothing is decoded or allocated,
+// unless a name has escapes.
+func members(object []byte) iter.Seq2[[]byte, []byte] {
+	return func(yield func(name, value []byte) bool) {
+		rest := skipSpace(object[1:])
+		for rest[0] != '}' {
+			name := value(rest)
+			rest = skipSpace(skipSpace(rest[len(name):])[1:]) // the colon
+			v := value(rest)
+			rest = skipSpace(rest[len(v):])
+			if rest[0] == ',' {
+				rest = skipSpace(rest[1:])
+			}
+			if !yield(plain(name), v) {
+				return
+			}
+		}
+	}
+}
+
+// plain is a name's text.
+func plain(name []byte) []byte {
+	if bytes.IndexByte(name, '\\') >= 0 {
+		var text string
+		if json.Unmarshal(name, &text) == nil {
+			return []byte(text)
+		}
+	}
+	return name[1 : len(name)-1]
+}
+
+func skipSpace(b []byte) []byte {
+	for b[0] == ' ' || b[0] == '\t' || b[0] == '\r' || b[0] == '\n' {
+		b = b[1:]
+	}
+	return b
+}
+
+// value is the JSON value at the start of a valid text that goes on after it.
+func value(b []byte) []byte {
+	depth := 0
+	for i := 0; ; i++ {
+		switch b[i] {
+		case '"':
+			for i++; b[i] != '"'; i++ {
+				if b[i] == '\\' {
+					i++
+				}
+			}
+		case '{', '[':
+			depth++
+			continue
+		case '}', ']':
+			depth--
+		default:
+			if depth > 0 {
+				continue
+			}
+			// A number, true, false or null: until something else follows.
+			for i < len(b) && !bytes.ContainsRune([]byte(",}] \t\r\n"), rune(b[i])) {
+				i++
+			}
+			return b[:i]
+		}
+		if depth == 0 {
+			return b[:i+1]
+		}
+	}
+}
+
+// lines are a frame's objects; ok is false if it is not UTF-8.
+func lines(frame []byte) (out iter.Seq[[]byte], ok bool) {
+	return func(yield func([]byte) bool) {
+		for line := range bytes.SplitSeq(frame, []byte{'\n'}) {
+			if line = bytes.TrimSpace(line); len(line) > 0 && !yield(line) {
+				return
+			}
+		}
+	}, utf8.Valid(frame)
+}

@@ -1,0 +1,128 @@
+package wsapi
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/marketplane/marketplane/services/internal/fault"
+	"github.com/marketplane/marketplane/services/messaging"
+)
+
+// What the server sends. Every object ends with a newline. What is sent once a
+// connection is encoded by reflection; what is sent for every message is
+// appended, around a payload that is encoded once for all receivers.
+
+type hello struct {
+	Op         string `json:"op"`
+	PingMS     int64  `json:"ping_ms"`
+	MaxPayload int64  `json:"max_payload"`
+	ResumeTTL  int64  `json:"resume_ttl_s"`
+}
+
+type reply struct {
+	Re    uint64     `json:"re,omitempty"`
+	OK    any        `json:"ok,omitempty"`
+	Error *wireError `json:"error,omitempty"`
+}
+
+type wireError struct {
+	Code      string `json:"code"`
+	Message   string `json:"message"`
+	Pointer   string `json:"pointer,omitempty"`
+	Temporary bool   `json:"temporary"`
+	RetryMS   int64  `json:"retry_ms,omitempty"`
+}
+
+type authenticated struct {
+	Session uuid.UUID `json:"session"`
+	User    uuid.UUID `json:"user"`
+	// Cursor and Recovered are absent when a live socket renews its token.
+	Cursor    string `json:"cursor,omitempty"`
+	Recovered *bool  `json:"recovered,omitempty"`
+}
+
+type page struct {
+	Messages []json.RawMessage `json:"messages"`
+	// NextBefore is the before of the next part; absent in the last one.
+	NextBefore int64 `json:"next_before,omitempty"`
+}
+
+type done struct{}
+
+type reconnect struct {
+	Op         string `json:"op"`
+	AfterMS    int64  `json:"after_ms"`
+	DeadlineMS int64  `json:"deadline_ms"`
+}
+
+func errorOf(f *fault.Error) *wireError {
+	return &wireError{
+		Code: f.Code, Message: f.Message, Pointer: f.Pointer,
+		Temporary: f.Kind == fault.Unavailable || f.Kind == fault.TooMany,
+		RetryMS:   (f.RetryAfter + time.Millisecond - 1).Milliseconds(),
+	}
+}
+
+func encode(object any) ([]byte, error) {
+	line, err := messaging.EncodeJSON(object)
+	if err != nil {
+		return nil, fmt.Errorf("encode a frame: %w", err)
+	}
+	return append(line, '\n'), nil
+}
+
+// appendSent appends the reply to a send.
+func appendSent(b []byte, re uint64, sent messaging.Sent) []byte {
+	b = append(b, `{"re":`...)
+	b = strconv.AppendUint(b, re, 10)
+	b = append(b, `,"ok":{"id":"`...)
+	b = appendUUID(b, sent.ID)
+	b = append(b, `","seq":`...)
+	b = strconv.AppendInt(b, sent.Seq, 10)
+	b = append(b, `,"duplicate":`...)
+	b = strconv.AppendBool(b, sent.Duplicate)
+	return append(b, "}}\n"...)
+}
+
+func appendUUID(b []byte, id uuid.UUID) []byte {
+	b = append(hex.AppendEncode(b, id[:4]), '-')
+	b = append(hex.AppendEncode(b, id[4:6]), '-')
+	b = append(hex.AppendEncode(b, id[6:8]), '-')
+	b = append(hex.AppendEncode(b, id[8:10]), '-')
+	return hex.AppendEncode(b, id[10:])
+}
+
+// eventHead begins an event: op, and the cursor if there is one. The payload's
+// own fields follow, without their opening brace, and a newline.
+func eventHead(b []byte, op, cursor string, payload json.RawMessage) []byte {
+	b = append(b, `{"op":"`...)
+	b = append(b, op...)
+	if cursor != "" {
+		b = append(b, `","cursor":"`...)
+		b = append(b, cursor...)
+	}
+	return endHead(b, payload)
+}
+
+// itemHead is eventHead for an item of a stream.
+func itemHead(b []byte, item messaging.Item) []byte {
+	b = append(b, `{"op":"`...)
+	b = append(b, item.Kind...)
+	b = append(b, `","cursor":"`...)
+	b = messaging.AppendCursor(b, item.UserID, item.Offset)
+	return endHead(b, item.Payload)
+}
+
+func endHead(b []byte, payload json.RawMessage) []byte {
+	b = append(b, '"')
+	if rest := bytes.TrimLeft(payload[1:], " \t\r\n"); len(rest) > 0 && rest[0] != '}' {
+		b = append(b, ',')
+	}
+	return b
+}

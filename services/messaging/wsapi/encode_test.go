@@ -1,0 +1,100 @@
+package wsapi
+
+import (
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"github.com/marketplane/marketplane/services/internal/fault"
+	"github.com/marketplane/marketplane/services/messaging"
+)
+
+func TestEncodeEvent(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct{ cursor, payload, want string }{
+		"with cursor":    {"c", `{"a":1}`, `{"op":"task","cursor":"c","a":1}` + "\n"},
+		"without":        {"", `{"a":1}`, `{"op":"task","a":1}` + "\n"},
+		"empty payload":  {"c", `{ }`, `{"op":"task","cursor":"c" }` + "\n"},
+		"spaced payload": {"c", `{ "a": 1}`, `{"op":"task","cursor":"c", "a": 1}` + "\n"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			payload := json.RawMessage(tt.payload)
+			got := string(eventHead(nil, "task", tt.cursor, payload)) + tt.payload[1:] + "\n"
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Error(diff)
+			}
+			if !json.Valid([]byte(got)) {
+				t.Errorf("%s is not JSON", got)
+			}
+		})
+	}
+}
+
+func TestErrorsOnTheWire(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		fault *fault.Error
+		want  wireError
+	}{
+		"for good": {fault.New(fault.Invalid, "c", "m").At("/seq"), wireError{Code: "c", Message: "m", Pointer: "/seq"}},
+		"for now":  {fault.New(fault.Unavailable, "c", "m").After(time.Second), wireError{Code: "c", Message: "m", Temporary: true, RetryMS: 1000}},
+		"too fast": {fault.New(fault.TooMany, "c", "m").After(time.Microsecond), wireError{Code: "c", Message: "m", Temporary: true, RetryMS: 1}},
+		"ours":     {fault.From(errors.New("secret")), wireError{Code: "internal", Message: fault.From(errors.New("")).Message}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if diff := cmp.Diff(tt.want, *errorOf(tt.fault)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestAppendSentIsTheReply(t *testing.T) {
+	t.Parallel()
+	sent := messaging.Sent{ID: uuid.MustParse(someID), Seq: 42, Duplicate: true}
+	var got struct {
+		Re uint64
+		OK struct {
+			ID        uuid.UUID
+			Seq       int64
+			Duplicate bool
+		}
+	}
+	line := appendSent(nil, 17, sent)
+	if err := json.Unmarshal(line, &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Re != 17 || got.OK.ID != sent.ID || got.OK.Seq != 42 || !got.OK.Duplicate || line[len(line)-1] != '\n' {
+		t.Errorf("%s", line)
+	}
+}
+
+func TestItemHeadHasTheCursor(t *testing.T) {
+	t.Parallel()
+	item := messaging.Item{UserID: uuid.MustParse(someID), Offset: 7, Kind: messaging.KindMessage, Payload: json.RawMessage(`{"a":1}`)}
+	want := `{"op":"message","cursor":"` + messaging.EncodeCursor(item.UserID, 7) + `",`
+	if got := string(itemHead(nil, item)); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// An event costs its receivers no allocation: only their connections' buffers.
+func TestHeadsAreNotAllocated(t *testing.T) {
+	item := messaging.Item{UserID: uuid.MustParse(someID), Offset: 7, Kind: messaging.KindMessage, Payload: json.RawMessage(`{"a":1}`)}
+	if n := testing.AllocsPerRun(100, func() {
+		var scratch [headSize]byte
+		if len(itemHead(scratch[:0], item)) > headSize {
+			t.Error("headSize is too small")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
