@@ -276,8 +276,9 @@ func (h *Hub) replay(ctx context.Context, id uuid.UUID, after int64) ([]messagin
 	return h.read(ctx, id, after)
 }
 
-// maxChunk bounds what is given to a wire that has room, in bytes of payloads.
-const maxChunk = 64 << 10
+// maxChunk bounds what is given to a wire that has room, in bytes of payloads: a
+// wire that has room for one of the largest messages has room for it.
+const maxChunk = 16 << 10
 
 // chunk returns the first of a page's items, as many as go out together.
 func chunk(page []messaging.Item) []messaging.Item {
