@@ -52,8 +52,9 @@ const (
 	// holds. All that comes after it queues behind it, those of the release that
 	// runs among them, so it gives way soon; whoever called tries again.
 	lockWait = 5 * time.Second
-	// turnWait is how long a run waits for another one.
-	turnWait = time.Minute
+	// turnWait is how long a run waits for another one, and turnPoll how often it
+	// looks.
+	turnWait, turnPoll = time.Minute, 250 * time.Millisecond
 )
 
 // MinServerVersion is the oldest PostgreSQL that works, as server_version_num.
@@ -76,7 +77,7 @@ func Apply(ctx context.Context, url string, plan Plan, log *slog.Logger) error {
 	if err := checkVersion(ctx, conn); err != nil {
 		return err
 	}
-	if err := takeTurn(ctx, conn, plan.Installation); err != nil {
+	if err := takeTurn(ctx, conn, plan.Installation, log); err != nil {
 		return err
 	}
 	events := contract.EventsSchema(plan.Installation)
@@ -112,19 +113,36 @@ func Apply(ctx context.Context, url string, plan Plan, log *slog.Logger) error {
 	return nil
 }
 
-// takeTurn waits for other runs. The lock is held by the connection.
-func takeTurn(ctx context.Context, conn *pgx.Conn, installation string) error {
-	if err := boundLocks(ctx, conn, turnWait); err != nil {
+// takeTurn waits for other runs. The lock is held by the connection. It asks
+// again and again, since a statement that waits is what CREATE INDEX
+// CONCURRENTLY, in the run that is waited for, would wait for.
+func takeTurn(ctx context.Context, conn *pgx.Conn, installation string, log *slog.Logger) error {
+	if err := boundLocks(ctx, conn, lockWait); err != nil {
 		return err
 	}
-	_, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", lockID(installation))
-	if isCode(err, lockNotAvailable) {
-		return fmt.Errorf("another migration of this installation has run for more than %s: %w", turnWait, err)
+	tick := time.NewTicker(turnPoll)
+	defer tick.Stop()
+	deadline := time.After(turnWait)
+	for told := false; ; {
+		var taken bool
+		if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", lockID(installation)).Scan(&taken); err != nil {
+			return fmt.Errorf("take the migration lock: %w", err)
+		}
+		if taken {
+			return nil
+		}
+		if !told {
+			log.Info("waiting for another migration of this installation")
+			told = true
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			return fmt.Errorf("another migration of this installation has run for more than %s", turnWait)
+		case <-ctx.Done():
+			return fmt.Errorf("take the migration lock: %w", ctx.Err())
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("take the migration lock: %w", err)
-	}
-	return boundLocks(ctx, conn, lockWait)
 }
 
 // boundLocks says how long statements on a connection may wait for locks. It is
