@@ -79,6 +79,11 @@ func setConditions(m *v1alpha1.Marketplace, seen observation, p *plan, o outcome
 	} else {
 		meta.RemoveStatusCondition(&m.Status.Conditions, v1alpha1.ConditionExposed)
 	}
+	if seen.notifications != nil {
+		concerns = append(concerns, concern{v1alpha1.ConditionNotificationsReady, *seen.notifications})
+	} else if m.Spec.Messaging.Notifications == nil {
+		meta.RemoveStatusCondition(&m.Status.Conditions, v1alpha1.ConditionNotificationsReady)
+	}
 	for i := range concerns {
 		c := &concerns[i]
 		if c.state.pending {

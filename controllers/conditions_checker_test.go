@@ -29,6 +29,9 @@ func checkConditions(m *v1alpha1.Marketplace) error {
 	if m.Spec.Exposure != nil {
 		positive = append(slices.Clone(positive), v1alpha1.ConditionExposed)
 	}
+	if m.Spec.Messaging.Notifications != nil {
+		positive = append(slices.Clone(positive), v1alpha1.ConditionNotificationsReady)
+	}
 	for _, t := range positive {
 		known[t] = true
 		if meta.FindStatusCondition(conditions, t) == nil {

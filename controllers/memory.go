@@ -24,6 +24,8 @@ type memory struct {
 	// database and bus are facts about the Secrets that the spec names for
 	// external ones.
 	database, bus sourceFacts
+	// notifications are facts about the Secret that notifications are signed with.
+	notifications sourceFacts
 	// settled are the services as they were when they were last as wanted.
 	settled map[string]settled
 	// history is the autoscaler's.

@@ -76,6 +76,9 @@ type observation struct {
 	keysUnsettled bool
 	// database and bus are the external ones; nil for embedded ones.
 	database, bus *external
+	// notifications says whether the Secret that they are signed with can be used,
+	// nil where none are asked.
+	notifications *state
 	// load of the messaging tier.
 	load load.Total
 	// certificate says whether the Secret of exposure.ingress.tls can be used, nil
@@ -227,7 +230,7 @@ func (r *Reconciler) observe(ctx context.Context, m *v1alpha1.Marketplace, mem *
 		return seen, errors.Join(append(errs, err)...)
 	}
 	source, err := r.observeDatabase(ctx, m, mem, &seen)
-	errs = append(errs, err, r.observeBus(ctx, m, mem, &seen))
+	errs = append(errs, err, r.observeBus(ctx, m, mem, &seen), r.observeNotifications(ctx, m, mem, &seen))
 	seen.secretsKnown = true
 	errs = append(errs, r.ensureSecrets(ctx, m, mem, &seen, source))
 	return seen, errors.Join(errs...)

@@ -1,6 +1,7 @@
 package controllers_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +46,38 @@ func TestRefusals(t *testing.T) {
 		"two bus servers": {
 			spec:    "bus: {embedded: {replicas: 2}}",
 			wantErr: "bus.embedded.replicas must be 1 (one server) or 3 (a cluster)",
+		},
+		"plain webhook outside of the cluster": {
+			spec:    "messaging: {notifications: {url: 'http://push.example.com', secretRef: {name: push}}}",
+			wantErr: "spec.messaging.notifications.url: Invalid value: \"http://push.example.com\": a webhook's URL must be https://host/path",
+		},
+		"plain webhook that looks like a Service": {
+			spec:    "messaging: {notifications: {url: 'http://push.team.svc.example.com', secretRef: {name: push}}}",
+			wantErr: "http is for Services of the cluster alone",
+		},
+		"webhook with a password": {
+			spec:    "messaging: {notifications: {url: 'https://me:secret@push.example.com', secretRef: {name: push}}}",
+			wantErr: "without user and fragment",
+		},
+		"webhook without a host": {
+			spec:    "messaging: {notifications: {url: 'https://', secretRef: {name: push}}}",
+			wantErr: "a webhook's URL must be https://host/path",
+		},
+		"webhook without a host, with a port": {
+			spec:    "messaging: {notifications: {url: 'https://:443/in', secretRef: {name: push}}}",
+			wantErr: "a webhook's URL must be https://host/path",
+		},
+		"plain webhook of a Service, with more behind it": {
+			spec:    "messaging: {notifications: {url: 'http://push.team.svc:8080@push.example.com/', secretRef: {name: push}}}",
+			wantErr: "a webhook's URL must be https://host/path",
+		},
+		"webhook with a fragment": {
+			spec:    "messaging: {notifications: {url: 'https://push.example.com/in#here', secretRef: {name: push}}}",
+			wantErr: "without user and fragment",
+		},
+		"webhook without a Secret": {
+			spec:    "messaging: {notifications: {url: 'https://push.example.com'}}",
+			wantErr: "spec.messaging.notifications.secretRef: Required value",
 		},
 		"origin with a path": {
 			spec:    "messaging: {allowedOrigins: ['https://app.example.com/']}",
@@ -213,6 +246,12 @@ func TestAccepted(t *testing.T) {
 		"c": "messaging: {autoscaling: {maxReplicas: 1}, allowedOrigins: ['https://app.example.com', 'http://localhost:3000', 'http://[::1]:8080'], support: {userIDs: [01890a5d-ac96-774b-bcce-b302099a8057]}}",
 		"d": "auth: {issuer: 'https://auth.example.com/tenant', trustedProxies: ['10.0.0.0/8', 'fd00::/8'], resources: {requests: {cpu: 1}, limits: {cpu: 1500m}}}",
 		"e": "database: {embedded: {storage: {size: 1Gi, className: fast, deletionPolicy: Delete}, image: 'postgres:17'}}",
+	}
+	for i, url := range []string{
+		"https://push.example.com", "https://push.example.com:8443/in?tenant=7", "https://[fd00::1]/in", "https://push.team.svc/in",
+		"http://push.team.svc", "http://push.team.svc.cluster.local:8080/in?tenant=7",
+	} {
+		tests[fmt.Sprintf("webhook-%d", i)] = "messaging: {notifications: {url: '" + url + "', secretRef: {name: push}}}"
 	}
 	for name, spec := range tests {
 		if _, err := w.tryMarketplace(name, spec); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"time"
 
@@ -24,7 +25,10 @@ import (
 	"github.com/marketplane/marketplane/services/messaging/commit"
 	messagingapi "github.com/marketplane/marketplane/services/messaging/httpapi"
 	"github.com/marketplane/marketplane/services/messaging/hub"
+	"github.com/marketplane/marketplane/services/messaging/notify"
+	"github.com/marketplane/marketplane/services/messaging/presence"
 	messagingstore "github.com/marketplane/marketplane/services/messaging/store"
+	"github.com/marketplane/marketplane/services/messaging/webhook"
 	"github.com/marketplane/marketplane/services/messaging/wsapi"
 )
 
@@ -49,12 +53,33 @@ type messagingConfig struct {
 	origins        []string // browsers may open sockets from them
 	trustedProxies []netip.Prefix
 	agents         []uuid.UUID // the marketplace's support
+	notifications  notificationsConfig
+}
+
+// notificationsConfig says whom to tell of messages for users who are not
+// connected; url is nil for nobody.
+type notificationsConfig struct {
+	url     *url.URL
+	keyFile string
 }
 
 func readMessaging(source *env.Source) messagingConfig {
 	return messagingConfig{
 		origins: readOrigins(source), trustedProxies: readTrustedProxies(source), agents: readAgents(source),
+		notifications: readNotifications(source),
 	}
+}
+
+func readNotifications(source *env.Source) notificationsConfig {
+	text := source.String(contract.EnvNotificationsURL, "")
+	if text == "" {
+		return notificationsConfig{}
+	}
+	endpoint, err := webhook.ParseURL(text)
+	if err != nil {
+		source.Fail(contract.EnvNotificationsURL, err)
+	}
+	return notificationsConfig{url: endpoint, keyFile: source.Required(contract.EnvNotificationsKeyFile)}
 }
 
 func readOrigins(source *env.Source) []string {
@@ -112,7 +137,12 @@ func addMessaging(p *platform, own messagingConfig) error {
 	queue := commit.NewQueue(store, connections.Announce, commit.Options{}, p.log, p.registry)
 	service := messaging.NewService(store, queue, connections, messaging.DefaultSendRate, time.Now, own.agents...)
 	keeper := idempotency.NewKeeper(&postgres.Transactor{Pool: p.pool}, time.Now)
-	options := wsapi.Options{AllowedOrigins: own.origins, ResumeTTL: messaging.ResumeTTL}
+	peers, err := presence.NewNATS(p.bus, p.subjects)
+	if err != nil {
+		return err
+	}
+	present := presence.New(store, peers, connections, p.log, p.registry)
+	options := wsapi.Options{AllowedOrigins: own.origins, ResumeTTL: messaging.ResumeTTL, Presence: present}
 	if len(own.trustedProxies) > 0 {
 		// Without their word, everyone behind a proxy is one address, and the limit
 		// would be one for the whole marketplace.
@@ -130,9 +160,21 @@ func addMessaging(p *platform, own messagingConfig) error {
 	p.stopHooks.add(connections.Stopping)
 	p.sessions.onEnd(connections.EndSession)
 
+	if endpoint := own.notifications.url; endpoint != nil {
+		client := webhook.New(endpoint, webhook.KeyFile(own.notifications.keyFile), time.Now)
+		worker := notify.New(store.Notifier(), hub.NewInterest(p.bus, p.subjects), client, p.log, p.registry)
+		p.group.Add(lifecycle.Part{Name: "webhook connections", Stop: func(context.Context) error {
+			client.Close()
+			return nil
+		}})
+		p.group.Go("notifications", worker.Run)
+	}
 	inbox := store.NewInbox(connections.Announce)
 	p.group.Go("old stream items", func(ctx context.Context) error { return messaging.Sweep(ctx, store, p.log) })
 	p.group.Go("messaging's idempotency keys", func(ctx context.Context) error { return keeper.Run(ctx, p.log) })
+	// Before the connections, so that it stops after them: those who left with
+	// the last ones are told to be offline.
+	p.group.Add(lifecycle.Part{Name: "presence", Start: present.Start, Stop: present.Stop})
 	p.group.Add(lifecycle.Part{Name: "commits", Start: queue.Start, Stop: queue.Stop})
 	// After the commits, so that it stops before them: what is in flight on its
 	// connections is acknowledged until the last one is closed.

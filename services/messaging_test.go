@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -292,6 +293,68 @@ func TestMessagingRefusesWhatIsNoAgent(t *testing.T) {
 		}, testWriter{t}, testWriter{t})
 		if err == nil || !strings.Contains(err.Error(), contract.EnvSupportUserIDs+": ") {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A message for someone who is not connected ends at the webhook, signed with the
+// key that the file holds by then.
+func TestMessagingNotifies(t *testing.T) {
+	t.Parallel()
+	requests := make(chan *http.Request, 10)
+	endpoint := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { requests <- r }))
+	t.Cleanup(endpoint.Close)
+	keyFile := filepath.Join(t.TempDir(), contract.FileNotificationsKey)
+	p := startMessaging(t, map[string]string{
+		contract.EnvNotificationsURL: endpoint.URL, contract.EnvNotificationsKeyFile: keyFile,
+		contract.EnvDrainFloor: "0s", contract.EnvDrainWindow: "1s",
+	})
+	client, tasker, task := uuid.New(), uuid.New(), uuid.New()
+	ws, got := p.connect(client, uuid.New())
+	p.append(events.Event{Subject: task, Data: events.OfferMade{TaskID: task, OfferID: uuid.New(), ClientID: client, TaskerID: tasker, Title: "Shelves"}})
+	var offer struct {
+		ConversationID uuid.UUID `json:"conversation_id"`
+	}
+	for line := range got {
+		if strings.Contains(line, `"offer_made"`) {
+			if err := json.Unmarshal([]byte(line), &offer); err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+	}
+	send := fmt.Appendf(nil, `{"id":2,"op":"send","conversation_id":%q,"client_id":%q,"body":{"text":"hello"}}`, offer.ConversationID, uuid.New())
+	if err := ws.Write(t.Context(), websocket.MessageText, send); err != nil {
+		t.Fatal(err)
+	}
+	p.want(got, `"seq":1`)
+	if err := os.WriteFile(keyFile, []byte("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case r := <-requests:
+		if !strings.HasPrefix(r.Header.Get("Webhook-Signature"), "v1,") || !strings.Contains(r.Header.Get("Webhook-Id"), strings.ReplaceAll(tasker.String(), "-", "")) {
+			t.Errorf("headers %v", r.Header)
+		}
+	case err := <-p.ended:
+		t.Fatalf("the process has ended: %v", err)
+	case <-time.After(90 * time.Second):
+		t.Fatal("no notification in time")
+	}
+	p.terminate()
+	if err := <-p.ended; err != nil {
+		t.Errorf("the process ended with %v", err)
+	}
+}
+
+func TestMessagingRefusesWhatIsNoWebhook(t *testing.T) {
+	t.Parallel()
+	err := run(t.Context(), []string{contract.ComponentMessaging}, func(name string) string {
+		return map[string]string{contract.EnvNotificationsURL: "http://push.example.com"}[name]
+	}, testWriter{t}, testWriter{t})
+	for _, want := range []string{contract.EnvNotificationsURL + ": must be https", contract.EnvNotificationsKeyFile + ": must be set"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not say %q", err, want)
 		}
 	}
 }

@@ -116,6 +116,12 @@ const (
 	// EnvSupportUserIDs is, for messaging, a comma-separated list of the users
 	// (at most 50 ids) who answer in support conversations.
 	EnvSupportUserIDs = "MARKETPLANE_SUPPORT_USER_IDS"
+	// EnvNotificationsURL is, for messaging, the endpoint that is told of messages
+	// for users who are not connected; empty for none. EnvNotificationsKeyFile is
+	// the path of a file with the keys that requests to it are signed with, which
+	// is read again for each; it may come later.
+	EnvNotificationsURL     = "MARKETPLANE_NOTIFICATIONS_URL"
+	EnvNotificationsKeyFile = "MARKETPLANE_NOTIFICATIONS_KEY_FILE"
 	// EnvDrainFloor and EnvDrainWindow are Go durations; see Drain.
 	EnvDrainFloor  = "MARKETPLANE_DRAIN_FLOOR"
 	EnvDrainWindow = "MARKETPLANE_DRAIN_WINDOW"
@@ -131,6 +137,8 @@ const (
 	MountBus      = "/etc/marketplane/bus"
 	MountSigning  = "/etc/marketplane/signing"
 	MountJWKS     = "/etc/marketplane/jwks"
+	// MountNotifications holds FileNotificationsKey.
+	MountNotifications = "/etc/marketplane/notifications"
 )
 
 // Files in those folders; also the keys of the Secrets and the ConfigMap that
@@ -150,6 +158,9 @@ const (
 	FileSigningKeys = "signing-keys.json"
 	FileRefreshKey  = "refresh-key"
 	FileJWKS        = "jwks.json"
+	// FileNotificationsKey holds signing keys of the Standard Webhooks
+	// specification, whsec_ and base64, one a line.
+	FileNotificationsKey = "key"
 )
 
 // Labels of everything that the operator makes, beside the recommended

@@ -143,6 +143,9 @@ func (m *Marketplace) NamedSecrets() []string {
 			add(b.TLS.ClientCertificateSecretRef.Name)
 		}
 	}
+	if n := m.Spec.Messaging.Notifications; n != nil {
+		add(n.SecretRef.Name)
+	}
 	if e := m.Spec.Exposure; e != nil && e.Ingress != nil && e.Ingress.TLS != nil {
 		add(e.Ingress.TLS.SecretName)
 	}

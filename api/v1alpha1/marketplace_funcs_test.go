@@ -30,6 +30,12 @@ func TestNamedSecrets(t *testing.T) {
 			}}},
 			want: []string{"nats", "nats-ca", "nats-client"},
 		},
+		"notifications": {
+			spec: v1alpha1.MarketplaceSpec{Messaging: v1alpha1.MessagingSpec{
+				Notifications: &v1alpha1.NotificationsSpec{SecretRef: *key("push")},
+			}},
+			want: []string{"push"},
+		},
 		"exposure": {
 			spec: v1alpha1.MarketplaceSpec{Exposure: &v1alpha1.ExposureSpec{
 				Ingress: &v1alpha1.IngressExposure{TLS: &v1alpha1.IngressTLS{SecretName: "market-tls"}},

@@ -152,6 +152,11 @@ const (
 	// admitted by its controller. It is absent where nothing is asked. Positive
 	// polarity.
 	ConditionExposed = "Exposed"
+	// ConditionNotificationsReady is True when the Secret of
+	// spec.messaging.notifications can be used; whether the webhook takes what is
+	// sent is for metrics to tell. It is absent where nothing is asked. Positive
+	// polarity.
+	ConditionNotificationsReady = "NotificationsReady"
 	// ConditionScalingConflict is True when something else decides replicas that
 	// the operator, or an autoscaler that was asked for, decides already. It is
 	// absent otherwise. Negative polarity.

@@ -420,6 +420,10 @@ type MessagingSpec struct {
 	// can't open support conversations.
 	// +optional
 	Support *SupportSpec `json:"support,omitempty"`
+	// notifications tells a push or mail back end of messages for users who are
+	// not connected. Default: nobody is told.
+	// +optional
+	Notifications *NotificationsSpec `json:"notifications,omitempty"`
 	// resources of each pod's container.
 	// +optional
 	Resources *Resources `json:"resources,omitempty"`
@@ -427,6 +431,29 @@ type MessagingSpec struct {
 	// +optional
 	Template *PodTemplate `json:"template,omitempty"`
 }
+
+// NotificationsSpec is who is told of messages that a user has neither read nor
+// a connection for: by a signed HTTP request for each, at least once, without
+// the message's text.
+type NotificationsSpec struct {
+	// url that is asked with POST, such as https://push.example.com/marketplane.
+	// It must be https, unless the host is a Service of the cluster, such as
+	// http://push.team.svc:8080.
+	// +required
+	URL WebhookURL `json:"url"`
+	// secretRef names the Secret, in the Marketplace's namespace, with the keys
+	// that requests are signed with, as the Standard Webhooks specification has
+	// them: "whsec_" and 24 to 64 bytes in base64, one a line; more than one, up
+	// to 4, while one follows another. Key: "key".
+	// +required
+	SecretRef SecretKeyReference `json:"secretRef"`
+}
+
+// WebhookURL is the address of a webhook.
+//
+// +kubebuilder:validation:MaxLength=1024
+// +kubebuilder:validation:XValidation:rule="isURL(self) && self.matches('^(https://[^/?#@:][^/?#@]*|http://[a-z0-9-]+[.][a-z0-9-]+[.]svc([.]cluster[.]local)?(:[0-9]{1,5})?)([/?][^#@]*)?$')",message="a webhook's URL must be https://host/path, without user and fragment; http is for Services of the cluster alone, such as http://push.team.svc:8080"
+type WebhookURL string
 
 // Origin is scheme://host[:port] (RFC 6454), without a path.
 //

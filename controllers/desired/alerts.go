@@ -103,6 +103,10 @@ func alerts(namespace, name string) []alert {
 		fmt.Sprintf(`min by (namespace, marketplace, consumer) (marketplane_event_consumer_lag_seconds{%s}) > 60`, ours),
 		"events between services are late",
 		"Consumer {{ $labels.consumer }} is {{ $value | humanizeDuration }} behind.")
+	add("MarketplaneNotificationsLate", warning, "10m",
+		fmt.Sprintf(`min by (namespace, marketplace) (marketplane_messaging_notifications_lag_seconds{%s}) > 300`, ours),
+		"notifications of messages are late",
+		"Users who are not connected have not been notified of messages for {{ $value | humanizeDuration }}: the webhook does not take them.")
 	add("MarketplaneBusUnreachable", warning, "5m",
 		fmt.Sprintf(`count by (namespace, marketplace) (marketplane_bus_connected{%s} == 0) > 0`, ours),
 		"pods are not connected to the bus",

@@ -336,6 +336,47 @@ bus: {external: {urls: ['nats://nats.example.com:14222', 'tls://nats.example.com
 	}
 }
 
+// Messaging alone reaches its webhook: on the URL's port, or, where that is a
+// Service, whose pods may listen on any, in its namespace.
+func TestFlowsToTheWebhook(t *testing.T) {
+	const at = "messaging: {notifications: {url: '%s', secretRef: {name: push}}}"
+	anywhere := []string{"dns", "dns-tcp"}
+	all := make([]string, 0, len(probed))
+	for _, p := range probed {
+		all = append(all, p.name)
+	}
+	for address, want := range map[string]struct{ world, stranger []string }{
+		"https://push.example.com":                      {append(slices.Clone(anywhere), "https"), append(slices.Clone(anywhere), "https")},
+		"https://push.example.com:6543/in":              {append(slices.Clone(anywhere), "other database"), append(slices.Clone(anywhere), "other database")},
+		"http://push.elsewhere.svc":                     {anywhere, all},
+		"https://push.elsewhere.svc.cluster.local:9000": {anywhere, all},
+	} {
+		spec := fmt.Sprintf(at, address)
+		policies, pods := policiesOf(t, desired.Build(marketplace(t, spec), inputs()).All())
+		reached := func(component string, to end) []string {
+			var got []string
+			for _, p := range probed {
+				if admits(t, policies, networkingv1.PolicyTypeEgress, flow{pods[component], to, p.protocol, p.port}) {
+					got = append(got, p.name)
+				}
+			}
+			return got
+		}
+		stranger := end{"elsewhere", map[string]string{"app": "push"}}
+		if diff := cmp.Diff(want.world, reached(contract.ComponentMessaging, end{})); diff != "" {
+			t.Errorf("%s: messaging to the world (-want +got):\n%s", address, diff)
+		}
+		if diff := cmp.Diff(want.stranger, reached(contract.ComponentMessaging, stranger)); diff != "" {
+			t.Errorf("%s: messaging to another namespace (-want +got):\n%s", address, diff)
+		}
+		for _, other := range []string{contract.ComponentAuth, contract.ComponentTasks} {
+			if diff := cmp.Diff(anywhere, reached(other, stranger)); diff != "" {
+				t.Errorf("%s: %s (-want +got):\n%s", address, other, diff)
+			}
+		}
+	}
+}
+
 // Pods that still drain use the embedded servers that the spec has replaced.
 func TestFlowsWhileEmbeddedServersLeave(t *testing.T) {
 	const spec = `

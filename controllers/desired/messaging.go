@@ -29,6 +29,7 @@ func (r renderer) messaging() Object {
 		}
 		environment = append(environment, env(contract.EnvSupportUserIDs, strings.Join(agents, ",")))
 	}
+	notifications := r.notifications()
 	return r.deployment(workload{
 		component: contract.ComponentMessaging,
 		replicas:  r.replicas(contract.ComponentMessaging, r.in.MessagingReplicas),
@@ -36,7 +37,9 @@ func (r renderer) messaging() Object {
 		resources: spec.Resources,
 		defaults:  amounts{cpu: "100m", memory: "128Mi", memoryLimit: "512Mi"},
 		drain:     contract.Drain{Floor: spec.Drain.Floor(), Window: spec.Drain.Window()},
-		env:       environment,
+		env:       append(environment, notifications.env...),
+		volumes:   notifications.volumes,
+		mounts:    notifications.mounts,
 		podLabels: map[string]string{contract.LabelServing: "true"},
 		shape:     spec.Template,
 	})

@@ -24,6 +24,7 @@ import (
 //	services, migrate           -> database
 //	services                    -> bus                      client port
 //	bus                         -> bus                      route port
+//	messaging                   -> its webhook              the URL's port
 //	all                         -> DNS
 //
 // The services never call one another: they meet in the database and on the
@@ -58,7 +59,7 @@ func (r renderer) servicesPolicy() []Object {
 		WithEgress(r.databaseEgress()...).
 		WithEgress(r.busEgress()...).
 		WithEgress(r.leavingEgress()...)
-	return []Object{policy}
+	return append([]Object{policy}, r.notificationsPolicy()...)
 }
 
 // migratePolicy is about the migration, which needs the database alone.

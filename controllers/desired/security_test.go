@@ -155,8 +155,8 @@ func credentialsOf(pod corev1.PodSpec) []string {
 }
 
 // A pod has the credentials that it needs, and no other: only the migration
-// has the administrator's, beside the embedded database itself, and only auth
-// the signing keys.
+// has the administrator's, beside the embedded database itself, only auth the
+// signing keys, and only messaging those of notifications.
 func TestCredentialsReachOnlyTheirPods(t *testing.T) {
 	withBus := func(bus ...string) map[string][]string {
 		services := map[string][]string{}
@@ -173,9 +173,11 @@ func TestCredentialsReachOnlyTheirPods(t *testing.T) {
 	embedded := withBus("shop-bus")
 	embedded[contract.ComponentBus] = []string{"shop-bus"}
 	embedded[contract.ComponentDatabase] = []string{"shop-database-admin"}
+	everything := maps.Clone(embedded)
+	everything[contract.ComponentMessaging] = append(slices.Clone(everything[contract.ComponentMessaging]), "push (signing)")
 	tests := map[string]map[string][]string{
 		"empty":      embedded,
-		"everything": embedded,
+		"everything": everything,
 		"external":   withBus("nats (token, username, password, user.creds)", "nats-ca (root.pem)", "nats-client (tls.crt, tls.key)"),
 	}
 	for name, want := range tests {

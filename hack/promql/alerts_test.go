@@ -141,6 +141,8 @@ func healthy() map[string]series {
 	add("marketplane_event_consumer_lag_seconds", of("shop"), pod+`,consumer="messaging.inbox"`, 1, 0)
 	// One of several processes does the work; the others need not know.
 	add("marketplane_event_consumer_lag_seconds", of("shop"), `component="messaging",pod="messaging-1",consumer="messaging.inbox"`, 0, 60)
+	add("marketplane_messaging_notifications_lag_seconds", of("shop"), pod, 16, 0)
+	add("marketplane_messaging_notifications_lag_seconds", of("shop"), `component="messaging",pod="messaging-1"`, 0, 60)
 	const auth = `component="auth",pod="auth-0"`
 	add("marketplane_auth_logins_total", of("shop"), auth+`,result="ok"`, 0, 600)
 	add("marketplane_auth_logins_total", of("shop"), auth+`,result="invalid_credentials"`, 0, 90)
@@ -248,6 +250,10 @@ func TestAlerts(t *testing.T) {
 		"no process does a consumer's work": {
 			map[string]*series{`marketplane_event_consumer_lag_seconds{` + messaging + `,consumer="messaging.inbox"}`: {step: 60}},
 			[]string{"MarketplaneEventsLate"},
+		},
+		"the webhook takes no notifications": {
+			map[string]*series{`marketplane_messaging_notifications_lag_seconds{` + messaging + `}`: {from: 16, step: 60}},
+			[]string{"MarketplaneNotificationsLate"},
 		},
 		"a pod is without the bus": {
 			map[string]*series{`marketplane_bus_connected{` + auth + `}`: {from: 0}},

@@ -22,3 +22,9 @@ func (s Subjects) Many() string { return s.prefix + ".many" }
 
 // User carries what is new in a user's stream.
 func (s Subjects) User(id uuid.UUID) string { return s.prefix + ".user." + id.String() }
+
+// Inbox is where answers to one question come, on subjects below it.
+func (s Subjects) Inbox(id uuid.UUID) string { return s.prefix + ".inbox." + id.String() }
+
+// Presence carries what the messaging processes tell each other of who is there.
+func (s Subjects) Presence() string { return s.prefix + ".presence" }

@@ -142,6 +142,30 @@ WHERE o.conversation_id = @conversation_id
       SELECT b.blocker_id FROM blocks b WHERE b.blocked_id = @user_id
   );
 
+-- Whom presence is told to. Who must hear nothing of whom is left out here, in
+-- both directions, since everything that is told or answered goes by it.
+-- name: Audiences :many
+SELECT wanted.user_id::uuid AS of_user, audience.user_id::uuid AS user_id
+FROM (SELECT unnest(@user_ids::uuid[]) AS user_id) wanted
+CROSS JOIN LATERAL (
+    SELECT DISTINCT other.user_id
+    FROM (
+        SELECT m.conversation_id
+        FROM members m
+        WHERE m.user_id = wanted.user_id
+        ORDER BY m.conversation_id DESC
+        LIMIT @max_conversations
+    ) newest
+    JOIN members other ON other.conversation_id = newest.conversation_id
+    WHERE other.user_id <> wanted.user_id
+      AND other.user_id NOT IN (
+          SELECT b.blocked_id FROM blocks b WHERE b.blocker_id = wanted.user_id
+          UNION ALL
+          SELECT b.blocker_id FROM blocks b WHERE b.blocked_id = wanted.user_id
+      )
+    LIMIT @max_audience
+) audience;
+
 -- Holds users until the transaction ends, in the given order, which is that of
 -- ids: while one holds a user, nobody else blocks the user, and the user gets
 -- into no conversation of two.

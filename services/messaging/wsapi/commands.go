@@ -117,6 +117,10 @@ func (c *conn) perform(cmd command, principal identity.Principal) {
 		}
 	case opHistory:
 		err = c.history(ctx, cmd, principal)
+	case opPresence:
+		if err = c.announce(cmd, principal); err == nil {
+			c.succeed(cmd, done{})
+		}
 	}
 	if err != nil {
 		c.refuse(cmd.id, cmd.op, err)
@@ -130,6 +134,18 @@ func (c *conn) typing(ctx context.Context, cmd command, principal identity.Princ
 	}
 	c.typedIn, c.typedAt = cmd.conversation, now
 	return c.server.service.Typing(ctx, principal.UserID, cmd.conversation)
+}
+
+// announce says whether the user is there, on this connection.
+func (c *conn) announce(cmd command, principal identity.Principal) error {
+	if c.server.options.Presence == nil {
+		return errUnknownOp
+	}
+	if c.place == nil {
+		c.place = c.server.options.Presence.Join(principal.UserID)
+	}
+	c.place.Announce(cmd.status)
+	return nil
 }
 
 // historyBytes bounds a page of history, unless one message is larger: it must

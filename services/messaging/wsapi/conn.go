@@ -16,6 +16,7 @@ import (
 	"github.com/marketplane/marketplane/services/internal/wsconn"
 	"github.com/marketplane/marketplane/services/messaging"
 	"github.com/marketplane/marketplane/services/messaging/hub"
+	"github.com/marketplane/marketplane/services/messaging/presence"
 )
 
 // maxSends is how many sends of one connection may wait for their commit before
@@ -47,6 +48,7 @@ type conn struct {
 	bucket  messaging.Bucket
 	typedIn uuid.UUID // where typing was last told of, and when
 	typedAt time.Time
+	place   *presence.Place // nil before the first announcement
 }
 
 func newConn(s *Server) *conn {
@@ -122,6 +124,9 @@ func (c *conn) Closed(closure wsconn.Closure) {
 	c.mu.Unlock()
 	c.server.wheel.Cancel(&c.timer)
 	c.link.Leave()
+	if c.place != nil {
+		c.place.Leave()
+	}
 	switch {
 	case closedByUs: // counted by end
 	case closure.ByPeer:

@@ -11,15 +11,17 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/marketplane/marketplane/services/internal/fault"
+	"github.com/marketplane/marketplane/services/messaging/presence"
 )
 
 // The operations of a client.
 const (
-	opAuth    = "auth"
-	opSend    = "send"
-	opRead    = "read"
-	opTyping  = "typing"
-	opHistory = "history"
+	opAuth     = "auth"
+	opSend     = "send"
+	opRead     = "read"
+	opTyping   = "typing"
+	opPresence = "presence"
+	opHistory  = "history"
 )
 
 // field is one that an op may have.
@@ -36,21 +38,24 @@ const (
 	fieldSeq
 	fieldBefore
 	fieldLimit
+	fieldStatus
 	fieldCount
 )
 
 var fieldNames = [fieldCount]string{
 	fieldOp: "op", fieldID: "id", fieldToken: "token", fieldCursor: "cursor", fieldConversation: "conversation_id",
 	fieldClientID: "client_id", fieldBody: "body", fieldSeq: "seq", fieldBefore: "before", fieldLimit: "limit",
+	fieldStatus: "status",
 }
 
 // fields names what each op must and may have, beside op and id.
 var fields = map[string]struct{ required, optional []field }{
-	opAuth:    {required: []field{fieldID, fieldToken}, optional: []field{fieldCursor}},
-	opSend:    {required: []field{fieldID, fieldConversation, fieldClientID, fieldBody}},
-	opRead:    {required: []field{fieldConversation, fieldSeq}},
-	opTyping:  {required: []field{fieldConversation}},
-	opHistory: {required: []field{fieldID, fieldConversation}, optional: []field{fieldBefore, fieldLimit}},
+	opAuth:     {required: []field{fieldID, fieldToken}, optional: []field{fieldCursor}},
+	opSend:     {required: []field{fieldID, fieldConversation, fieldClientID, fieldBody}},
+	opRead:     {required: []field{fieldConversation, fieldSeq}},
+	opTyping:   {required: []field{fieldConversation}},
+	opPresence: {required: []field{fieldStatus}},
+	opHistory:  {required: []field{fieldID, fieldConversation}, optional: []field{fieldBefore, fieldLimit}},
 }
 
 const (
@@ -76,6 +81,7 @@ type command struct {
 	seq          int64
 	before       int64
 	limit        int
+	status       presence.Status
 }
 
 // errMalformed ends a connection: what follows can't be trusted to be in step.
@@ -89,6 +95,7 @@ var (
 	errToken        = fault.New(fault.Invalid, "invalid", "token must be a string.").At("/token")
 	errCursor       = fault.New(fault.Invalid, "invalid", "cursor must be a string.").At("/cursor")
 	errSeq          = fault.New(fault.Invalid, "invalid", "seq must be an integer.").At("/seq")
+	errStatus       = fault.New(fault.Invalid, "invalid", "status must be online or away.").At("/status")
 	errBefore       = fault.New(fault.Invalid, "invalid", "before must be an integer of at least 0.").At("/before")
 	errLimit        = fault.New(fault.Invalid, "invalid", "limit must be an integer from 1 to 100.").At("/limit")
 )
@@ -203,6 +210,15 @@ func (c *command) fill(f field, value []byte) error {
 			return errLimit
 		}
 		c.limit = n
+	case fieldStatus:
+		var text string
+		if decodeString(value, &text) != nil {
+			return errStatus
+		}
+		var ok bool
+		if c.status, ok = presence.ParseAnnounced(text); !ok {
+			return errStatus
+		}
 	default: // op and id, which are decoded first
 	}
 	return nil

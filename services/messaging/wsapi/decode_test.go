@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/marketplane/marketplane/services/internal/fault"
+	"github.com/marketplane/marketplane/services/messaging/presence"
 )
 
 const someID = "01890a5d-ac96-774b-bcce-b302099a8057"
@@ -32,6 +33,7 @@ func TestDecode(t *testing.T) {
 		},
 		"read without id": {line: `{"op":"read","conversation_id":"` + someID + `","seq":42}`, want: command{op: "read", conversation: id, seq: 42}},
 		"typing":          {line: ` {"op":"typing","conversation_id":"` + someID + `"}`, want: command{op: "typing", conversation: id}},
+		"presence":        {line: `{"op":"presence","status":"away"}`, want: command{op: "presence", status: presence.Away}},
 
 		"history":         {line: `{"id":3,"op":"history","conversation_id":"` + someID + `"}`, want: command{id: 3, op: "history", conversation: id, limit: 50}},
 		"history, page":   {line: `{"id":3,"op":"history","conversation_id":"` + someID + `","before":9,"limit":100}`, want: command{id: 3, op: "history", conversation: id, before: 9, limit: 100}},
@@ -66,6 +68,7 @@ func TestDecode(t *testing.T) {
 		"UUID in braces":      {line: `{"op":"typing","conversation_id":"{` + someID + `}"}`, want: command{op: "typing"}, wantCode: "invalid"},
 		"limit too great":     {line: `{"id":3,"op":"history","conversation_id":"` + someID + `","limit":101}`, want: command{id: 3, op: "history", conversation: id}, wantCode: "invalid"},
 		"before of a float":   {line: `{"id":3,"op":"history","conversation_id":"` + someID + `","before":1.5}`, want: command{id: 3, op: "history", conversation: id}, wantCode: "invalid"},
+		"to be offline":       {line: `{"op":"presence","status":"offline"}`, want: command{op: "presence"}, wantCode: "invalid"},
 		"seq of text":         {line: `{"op":"read","conversation_id":"` + someID + `","seq":"1"}`, want: command{op: "read", conversation: id}, wantCode: "invalid"},
 	}
 	for name, tt := range tests {
@@ -96,6 +99,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"id":17,"op":"send","conversation_id":"` + someID + `","client_id":"` + someID + `","body":{"a":1}}`))
 	f.Add([]byte(`{"\u0069d" : [1, {"a":"}\""}], "op":"x" ,"n":-1.5e3,"t":true}`))
 	f.Add([]byte(`{"op":"read","conversation_id":"` + someID + `","seq":42}` + "\n" + `{"id":1}`))
+	f.Add([]byte(`{"id":2,"op":"presence","status":"online"}`))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		objects, ok := lines(frame)
 		if !ok {

@@ -19,6 +19,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/marketplane/marketplane/api/contract"
@@ -31,6 +32,7 @@ import (
 	"github.com/marketplane/marketplane/services/messaging"
 	"github.com/marketplane/marketplane/services/messaging/commit"
 	"github.com/marketplane/marketplane/services/messaging/hub"
+	"github.com/marketplane/marketplane/services/messaging/presence"
 	"github.com/marketplane/marketplane/services/messaging/store"
 	"github.com/marketplane/marketplane/services/messaging/wsapi"
 )
@@ -119,6 +121,8 @@ type pod struct {
 	hub     *hub.Hub
 	queue   *commit.Queue
 	sockets *wsapi.Server
+	tracker *presence.Tracker
+	conn    *nats.Conn
 	metrics *prometheus.Registry
 	server  *httptest.Server
 	bus     *lossyBus
@@ -172,13 +176,20 @@ func (w *world) newPod(options podOptions) *pod {
 	p.metrics = registry
 	pool := w.database.Pool(w.t, contract.ComponentMessaging)
 	own := store.New(pool, time.Now)
+	p.conn = conn
 	p.bus = &lossyBus{NATS: hub.NewNATS(conn, w.subjects, log)}
 	p.hub = hub.New(own, p.bus, options.hub, log, registry)
 	ready.Store(p.hub)
 	p.queue = commit.NewQueue(own, p.hub.Announce, commit.Options{}, log, registry)
 	service := messaging.NewService(own, p.queue, p.hub, fast, time.Now)
+	peers, err := presence.NewNATS(conn, w.subjects)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	p.tracker = presence.New(own, peers, p.hub, log, registry)
+	options.socket.Presence = p.tracker
 	p.sockets = wsapi.NewServer(service, p.hub, testSessions{w.tokens, w.tokens.Revocations, options.endsMeanwhile}, options.socket, log, registry)
-	if err := errors.Join(p.hub.Start(w.t.Context()), p.queue.Start(w.t.Context()), p.sockets.Start(w.t.Context())); err != nil {
+	if err := errors.Join(p.tracker.Start(w.t.Context()), p.hub.Start(w.t.Context()), p.queue.Start(w.t.Context()), p.sockets.Start(w.t.Context())); err != nil {
 		w.t.Fatal(err)
 	}
 	router := web.NewRouter(web.Options{Log: log, Registry: registry, Instance: "pod"})
@@ -203,7 +214,7 @@ func (p *pod) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	p.server.Config.SetKeepAlivesEnabled(false)
-	if err := errors.Join(p.hub.Stop(ctx), p.sockets.Stop(ctx), p.queue.Stop(ctx)); err != nil {
+	if err := errors.Join(p.hub.Stop(ctx), p.sockets.Stop(ctx), p.tracker.Stop(ctx), p.queue.Stop(ctx)); err != nil {
 		p.w.t.Errorf("stop the pod: %v", err)
 	}
 	p.server.Close()
@@ -251,6 +262,7 @@ type object struct {
 	From           string          `json:"from"`
 	Body           json.RawMessage `json:"body"`
 	Event          string          `json:"event"`
+	Status         string          `json:"status"`
 	AfterMS        int64           `json:"after_ms"`
 	DeadlineMS     int64           `json:"deadline_ms"`
 	PingMS         int64           `json:"ping_ms"`
@@ -411,8 +423,11 @@ func (c *peer) try(fields map[string]any) (o object, ok bool) {
 	})
 	if o.OK != nil {
 		schema, _ := fields["op"].(string)
-		if schema == "typing" {
-			schema = "startTyping" // the server's event has the name
+		switch schema { // the server's events have the names
+		case "typing":
+			schema = "startTyping"
+		case "presence":
+			schema = "announcePresence"
 		}
 		conforms(c.t, schema, encoded)
 	}

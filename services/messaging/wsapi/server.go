@@ -22,6 +22,7 @@ import (
 	"github.com/marketplane/marketplane/services/internal/wsconn"
 	"github.com/marketplane/marketplane/services/messaging"
 	"github.com/marketplane/marketplane/services/messaging/hub"
+	"github.com/marketplane/marketplane/services/messaging/presence"
 )
 
 // Path is where the protocol is served, and Subprotocol its name.
@@ -44,6 +45,9 @@ type Options struct {
 	PingInterval, PingTimeout time.Duration
 	// MaxQueued is how many bytes may wait for a client: 256 KiB.
 	MaxQueued int
+	// Presence tells of those who announce themselves. Without it there is no
+	// such op.
+	Presence *presence.Tracker
 	// Rate is how many commands a connection may send: 20 a second, 60 at once.
 	Rate messaging.Rate
 	// ConnectRate is how many connections a client's address may open; zero: any

@@ -51,6 +51,62 @@ func (q *Queries) AudienceOf(ctx context.Context, arg AudienceOfParams) ([]uuid.
 	return items, nil
 }
 
+const audiences = `-- name: Audiences :many
+SELECT wanted.user_id::uuid AS of_user, audience.user_id::uuid AS user_id
+FROM (SELECT unnest($1::uuid[]) AS user_id) wanted
+CROSS JOIN LATERAL (
+    SELECT DISTINCT other.user_id
+    FROM (
+        SELECT m.conversation_id
+        FROM members m
+        WHERE m.user_id = wanted.user_id
+        ORDER BY m.conversation_id DESC
+        LIMIT $2
+    ) newest
+    JOIN members other ON other.conversation_id = newest.conversation_id
+    WHERE other.user_id <> wanted.user_id
+      AND other.user_id NOT IN (
+          SELECT b.blocked_id FROM blocks b WHERE b.blocker_id = wanted.user_id
+          UNION ALL
+          SELECT b.blocker_id FROM blocks b WHERE b.blocked_id = wanted.user_id
+      )
+    LIMIT $3
+) audience
+`
+
+type AudiencesParams struct {
+	UserIds          []uuid.UUID
+	MaxConversations int32
+	MaxAudience      int32
+}
+
+type AudiencesRow struct {
+	OfUser uuid.UUID
+	UserID uuid.UUID
+}
+
+// Whom presence is told to. Who must hear nothing of whom is left out here, in
+// both directions, since everything that is told or answered goes by it.
+func (q *Queries) Audiences(ctx context.Context, arg AudiencesParams) ([]AudiencesRow, error) {
+	rows, err := q.db.Query(ctx, audiences, arg.UserIds, arg.MaxConversations, arg.MaxAudience)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []AudiencesRow
+	for rows.Next() {
+		var i AudiencesRow
+		if err := rows.Scan(&i.OfUser, &i.UserID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const blocksOf = `-- name: BlocksOf :many
 SELECT id, blocked_id, created_at
 FROM blocks

@@ -55,6 +55,24 @@ type Message struct {
 	SentAt         time.Time
 }
 
+type Notified struct {
+	ConversationID uuid.UUID
+	UserID         uuid.UUID
+	Seq            int64
+}
+
+type Notifier struct {
+	One              bool
+	Holder           *uuid.UUID
+	HeldUntil        time.Time
+	SoonAt           time.Time
+	SoonConversation uuid.UUID
+	SoonSeq          int64
+	LateAt           time.Time
+	LateConversation uuid.UUID
+	LateSeq          int64
+}
+
 type Stream struct {
 	UserID uuid.UUID
 	Head   int64
