@@ -26,6 +26,9 @@ import (
 	"github.com/marketplane/marketplane/services/internal/testkit"
 )
 
+// Roles are the server's, not a database's: each test has installations of its
+// own, since nothing keeps two databases' migrations from making one at a time.
+
 func TestMain(m *testing.M) { testkit.Main(m) }
 
 var things = fstest.MapFS{"00001_things.sql": {Data: []byte("-- +goose Up\nCREATE TABLE things (id int PRIMARY KEY);\n")}}
@@ -137,7 +140,7 @@ func TestEarlierReleaseLeavesTheSchemaAlone(t *testing.T) {
 	apply := func(migrations fs.FS) {
 		t.Helper()
 		err := migration.Apply(t.Context(), url, migration.Plan{
-			Installation: "0a", Events: eventlog.Migrations(), AdoptEvents: eventlog.Adopt,
+			Installation: "0c", Events: eventlog.Migrations(), AdoptEvents: eventlog.Adopt,
 			Schemas: []migration.Schema{{Service: contract.ComponentAuth, Password: "one", Migrations: migrations}},
 		}, testkit.Logger(t))
 		if err != nil {
@@ -149,7 +152,7 @@ func TestEarlierReleaseLeavesTheSchemaAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	schema := contract.DatabaseSchema("0a", contract.ComponentAuth)
+	schema := contract.DatabaseSchema("0c", contract.ComponentAuth)
 	exec := func(statement string) {
 		t.Helper()
 		if _, err := pool.Exec(t.Context(), statement); err != nil {
@@ -207,7 +210,7 @@ func TestRunsOfOneInstallationWaitForEachOther(t *testing.T) {
 	for range cap(results) {
 		go func() {
 			results <- migration.Apply(t.Context(), url, migration.Plan{
-				Installation: "0a", Events: eventlog.Migrations(), AdoptEvents: eventlog.Adopt,
+				Installation: "0d", Events: eventlog.Migrations(), AdoptEvents: eventlog.Adopt,
 				Schemas: []migration.Schema{{Service: contract.ComponentAuth, Password: "one", Migrations: slow}},
 			}, log)
 		}()
@@ -243,7 +246,7 @@ func TestMigrationGivesWay(t *testing.T) {
 	url := testkit.EmptyDatabase(t)
 	apply := func(migrations fs.FS) error {
 		return migration.Apply(t.Context(), url, migration.Plan{
-			Installation: "0a", Events: eventlog.Migrations(), AdoptEvents: eventlog.Adopt,
+			Installation: "0e", Events: eventlog.Migrations(), AdoptEvents: eventlog.Adopt,
 			Schemas: []migration.Schema{{Service: contract.ComponentAuth, Password: "one", Migrations: migrations}},
 		}, testkit.Logger(t))
 	}
@@ -260,7 +263,7 @@ func TestMigrationGivesWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = long.Rollback(context.WithoutCancel(t.Context())) }() // before it is waited for, if the test fails
-	table := `"` + contract.DatabaseSchema("0a", contract.ComponentAuth) + `".things`
+	table := `"` + contract.DatabaseSchema("0e", contract.ComponentAuth) + `".things`
 	if _, err := long.Exec(t.Context(), "SELECT id FROM "+table); err != nil {
 		t.Fatal(err)
 	}
