@@ -29,8 +29,7 @@ type Event struct {
 	Seq            int64           `json:"seq"`
 	ID             uuid.UUID       `json:"id"`
 	ClientID       uuid.UUID       `json:"client_id"`
-	From           json.RawMessage `json:"from"`   // a user's id in messages, a status in task events
-	System         bool            `json:"system"` // of a message that is nobody's
+	From           json.RawMessage `json:"from"` // a user's id in messages, a status in task events
 	To             string          `json:"to"`
 	Body           json.RawMessage `json:"body"`
 	TaskID         uuid.UUID       `json:"task_id"`

@@ -109,11 +109,14 @@ type Kind string
 
 // The kinds. Adapters pass on kinds that they don't know.
 const (
-	KindMessage      Kind = "message"
-	KindTask         Kind = "task"
-	KindReceipt      Kind = "receipt"
-	KindSession      Kind = "session"
-	KindConversation Kind = "conversation"
+	KindMessage Kind = "message"
+	// KindSystemMessage is a message that is nobody's. It has a kind of its own,
+	// which clients of v0.1.0 pass over: their messages all have senders.
+	KindSystemMessage Kind = "system_message"
+	KindTask          Kind = "task"
+	KindReceipt       Kind = "receipt"
+	KindSession       Kind = "session"
+	KindConversation  Kind = "conversation"
 )
 
 // The kinds of signals.
@@ -237,7 +240,11 @@ type sessionPayload struct {
 
 // MessageItems are the items that tell every member of a message.
 func MessageItems(m Message, members []uuid.UUID) []Item {
-	return itemsOf(KindMessage, members, MessagePayload(m))
+	kind := KindMessage
+	if m.System() {
+		kind = KindSystemMessage
+	}
+	return itemsOf(kind, members, MessagePayload(m))
 }
 
 // MessagePayload is the payload of the items that tell of a message.

@@ -171,8 +171,7 @@ func (s *story) clientAccepts(ctx context.Context) (string, error) {
 }
 
 // bothChat sends both ways, and wants every message on both sides, once, in
-// the order of the conversation. What the system writes of the task comes in
-// between.
+// the order of the conversation.
 func (s *story) bothChat(ctx context.Context) (string, error) {
 	var sent []client.Ack
 	for i := range messagesEach {
@@ -191,7 +190,7 @@ func (s *story) bothChat(ctx context.Context) (string, error) {
 	for name, socket := range map[string]*client.Socket{"client": s.client.socket, "tasker": s.tasker.socket} {
 		var got []uuid.UUID
 		for range sent {
-			e, err := await(ctx, socket, func(e client.Event) bool { return e.Op == "message" && !e.System })
+			e, err := await(ctx, socket, func(e client.Event) bool { return e.Op == "message" })
 			if err != nil {
 				return "", fmt.Errorf("the %s has %d of %d messages: %w", name, len(got), len(sent), err)
 			}

@@ -17,7 +17,7 @@ const (
 
 // kinds are those of stream items that are counted by themselves.
 var kinds = [...]messaging.Kind{
-	messaging.KindMessage, messaging.KindTask, messaging.KindReceipt, messaging.KindSession, messaging.KindConversation,
+	messaging.KindMessage, messaging.KindSystemMessage, messaging.KindTask, messaging.KindReceipt, messaging.KindSession, messaging.KindConversation,
 }
 
 // tally counts items by kind; the last place is for kinds that are not known.

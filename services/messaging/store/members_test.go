@@ -244,12 +244,12 @@ func TestTheSystemWritesOnceOfATaskThatChanged(t *testing.T) {
 	}
 	var heard []messaging.Item
 	for _, item := range f.checkStream(t, p.tasker) {
-		if item.Kind == messaging.KindMessage {
+		if item.Kind == messaging.KindSystemMessage {
 			heard = append(heard, item)
 		}
 	}
 	if len(heard) != 2 {
-		t.Fatalf("told of %d messages", len(heard))
+		t.Fatalf("told of %+v", heard)
 	}
 	var payload map[string]any
 	if err := json.Unmarshal(heard[1].Payload, &payload); err != nil {

@@ -53,7 +53,7 @@ ALTER TABLE members
 
 ALTER TABLE stream_items
     DROP CONSTRAINT stream_items_kind_check,
-    ADD CONSTRAINT stream_items_kind_check CHECK (kind IN ('message', 'task', 'receipt', 'session', 'conversation')) NOT VALID;
+    ADD CONSTRAINT stream_items_kind_check CHECK (kind IN ('message', 'task', 'receipt', 'session', 'conversation', 'system_message')) NOT VALID;
 
 -- Who wants no messages from whom.
 CREATE TABLE blocks (
