@@ -1,5 +1,6 @@
 # The image for those who have Docker; the local cluster of hack/cluster makes
-# an equal one without it. Nothing in the project's own tests builds this file.
+# an equal one without it. `make verify` builds the programs from what the first
+# stage is given, and nothing builds the image.
 FROM --platform=$BUILDPLATFORM golang:1.26 AS build
 ARG TARGETOS TARGETARCH
 WORKDIR /src

@@ -29,7 +29,7 @@ from_markers() {
   tool controller-gen object:headerFile=hack/boilerplate.go.txt paths=./api/v1alpha1
   tool controller-gen crd paths=./api/v1alpha1 output:crd:dir=config/crd/bases
   tool controller-gen rbac:roleName=marketplane-operator paths=./controllers output:rbac:dir=config/rbac
-  tool controller-gen rbac:roleName=marketplane-operator-leader-election paths=. output:rbac:stdout |
+  tool controller-gen rbac:roleName=marketplane-operator-leader-election paths=./controllers/operator output:rbac:stdout |
     write config/rbac/leader_election_role.yaml
 }
 

@@ -35,6 +35,18 @@ git ls-files '*.sh' .ci/run ':!controllers' | xargs shellcheck
 # These run in a container, and read one another there.
 shellcheck --shell=sh --exclude=SC1091,SC2012,SC2154 controllers/desired/database/*.sh
 
+# There may be no Docker here to build the image with. What its first stage is
+# given must do to build the programs.
+step "Dockerfile"
+given=$(mktemp -d)
+trap 'rm -rf "$given"' EXIT
+while read -r -a copied; do
+  cp -r "${copied[@]}" "$given/"
+done < <(sed -n '/^FROM scratch/q; s/^COPY \(.*\) [^ ]*$/\1/p' Dockerfile)
+for program in ./services .; do
+  CGO_ENABLED=0 go build -C "$given" -trimpath -buildvcs=false -ldflags '-s -w' -o /dev/null "$program"
+done
+
 # Every rendering is held against the schemas of the Kubernetes that the local
 # cluster runs, from its own source, and of the Prometheus Operator: from Go
 # modules, and from nowhere else.
@@ -42,7 +54,7 @@ step "chart"
 helm=$(go tool -modfile=hack/tools/go.mod -n helm)
 kubeconform=$(go tool -modfile=hack/tools/go.mod -n kubeconform)
 schemas=$(mktemp -d)
-trap 'rm -rf "$schemas"' EXIT
+trap 'rm -rf "$given" "$schemas"' EXIT
 source_of() {
   go -C "$1" mod download "$2"
   go -C "$1" list -m -f '{{.Dir}}' "$2"

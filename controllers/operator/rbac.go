@@ -1,4 +1,4 @@
-package main
+package operator
 
 // What the operator may do in its own namespace beside what controllers/rbac.go
 // says: lead, and tell of it. config/rbac/leader_election_role.yaml is generated

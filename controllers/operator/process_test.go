@@ -1,4 +1,4 @@
-package main
+package operator
 
 import (
 	"bytes"
@@ -45,6 +45,9 @@ const (
 	leaseDuration = 15 * time.Second
 )
 
+// root is where main.go and config are.
+var root = filepath.Join("..", "..")
+
 // installation is a cluster with the operator's program, CRD and rights.
 type installation struct {
 	t          *testing.T
@@ -60,12 +63,12 @@ func install(t *testing.T) *installation {
 		t.Fatal("this test needs kube-apiserver and etcd: run make test, or set KUBEBUILDER_ASSETS to what `go run -C hack/cluster . assets` prints")
 	}
 	ctrl.SetLogger(logr.FromSlogHandler(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError})))
-	i := &installation{t: t, program: filepath.Join(t.TempDir(), name), namespace: "marketplane-system"}
-	if output, err := exec.CommandContext(t.Context(), "go", "build", "-o", i.program, ".").CombinedOutput(); err != nil {
+	i := &installation{t: t, program: filepath.Join(t.TempDir(), Name), namespace: "marketplane-system"}
+	if output, err := exec.CommandContext(t.Context(), "go", "build", "-o", i.program, root).CombinedOutput(); err != nil {
 		t.Fatalf("build the operator: %v\n%s", err, output)
 	}
 	env := &envtest.Environment{
-		CRDDirectoryPaths:     []string{filepath.Join("config", "crd", "bases")},
+		CRDDirectoryPaths:     []string{filepath.Join(root, "config", "crd", "bases")},
 		ErrorIfCRDPathMissing: true,
 	}
 	kubernetes, err := env.Start()
@@ -88,7 +91,7 @@ func install(t *testing.T) *installation {
 	user := "system:serviceaccount:" + i.namespace + ":marketplane-operator"
 	role, election := &rbacv1.ClusterRole{}, &rbacv1.Role{}
 	for file, into := range map[string]any{"role.yaml": role, "leader_election_role.yaml": election} {
-		document, err := os.ReadFile(filepath.Join("config", "rbac", file))
+		document, err := os.ReadFile(filepath.Join(root, "config", "rbac", file))
 		i.must(err)
 		i.must(yaml.Unmarshal(document, into))
 	}
@@ -96,7 +99,7 @@ func install(t *testing.T) *installation {
 	// the names of several.
 	for rule := range election.Rules {
 		if len(election.Rules[rule].ResourceNames) > 0 {
-			election.Rules[rule].ResourceNames = []string{name, "one", "two"}
+			election.Rules[rule].ResourceNames = []string{Name, "one", "two"}
 		}
 	}
 	subjects := []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: user}}

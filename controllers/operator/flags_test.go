@@ -1,4 +1,4 @@
-package main
+package operator
 
 import (
 	"bytes"
@@ -19,7 +19,7 @@ func TestParse(t *testing.T) {
 	defaults := config{
 		image: "marketplane:v1", postgresImage: "postgres:17",
 		metricsAddress: ":8080", probeAddress: ":8081", profileAddress: "0",
-		electionID: name, logLevel: slog.LevelInfo,
+		electionID: Name, logLevel: slog.LevelInfo,
 	}
 	tests := map[string]struct {
 		args    []string
@@ -81,7 +81,7 @@ func TestParse(t *testing.T) {
 
 // The documentation has a row for every flag, and for no other.
 func TestFlagsAreDocumented(t *testing.T) {
-	page, err := os.ReadFile(filepath.Join("docs", "configuration.md"))
+	page, err := os.ReadFile(filepath.Join(root, "docs", "configuration.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
