@@ -6,6 +6,8 @@ SHELL := /bin/bash -o pipefail
 TOOLS := go tool -modfile=hack/tools/go.mod
 LINT := go tool -modfile=hack/tools/lint/go.mod golangci-lint
 CLUSTER := go run -C hack/cluster .
+# What the peer of the messaging benchmark stands on.
+PEER := npm ci --prefix hack/bench/messaging/peer --no-audit --no-fund --silent
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w'
 # Packages start a PostgreSQL or an API server each: two at a time is what a
 # small machine bears.
@@ -59,7 +61,8 @@ verify: ## Lint, check the modules, and fail if a generated file is stale
 
 .PHONY: test
 test: ## Run all tests but the end-to-end ones, with the race detector
-	@hack/setup.sh gcc postgresql
+	@hack/setup.sh gcc postgresql redis node
+	@$(PEER)
 	@assets="$$($(CLUSTER) assets)" && KUBEBUILDER_ASSETS="$$assets" go test $(TEST_FLAGS) ./...
 	@go test -C hack/cluster $(TEST_FLAGS) ./...
 	@go test -C hack/promql $(TEST_FLAGS) ./...
@@ -78,7 +81,7 @@ bench-operator: build ## Measure the operator with 100, 300 and 1,000 Marketplac
 .PHONY: bench-messaging
 bench-messaging: build ## Measure messaging against a server of the Node.js stack, against hack/bench/messaging/thresholds.yaml
 	@hack/setup.sh postgresql redis node
-	@npm ci --prefix hack/bench/messaging/peer --no-audit --no-fund --silent
+	@$(PEER)
 	@go build -o bin/bench-messaging ./hack/bench/messaging
 	@exec bin/bench-messaging $(ARGS)
 

@@ -5,8 +5,7 @@
 #   setup.sh browser       a browser without a screen, for the journeys
 #   setup.sh postgresql    a PostgreSQL server, for tests and for 'make dev'
 #   setup.sh redis         a Redis server, for the peer of the messaging benchmark
-#   setup.sh node          Node.js 20 with npm, for that peer; it is not installed, since
-#                          many distributions' own is older
+#   setup.sh node          Node.js with npm, for that peer
 set -euo pipefail
 
 missing=()
@@ -17,10 +16,10 @@ for thing in "$@"; do
     postgresql) compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql) ;;
     redis) command -v redis-server >/dev/null || missing+=(redis-server) ;;
     node)
-      version=$(node --version 2>/dev/null || echo none)
-      major=${version#v}
-      if ! [ "${major%%.*}" -ge 20 ] 2>/dev/null || ! command -v npm >/dev/null; then
-        echo "setup: Node.js 20 or newer and npm are needed, and Node.js here is: $version; see https://nodejs.org/en/download" >&2
+      if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+        missing+=(nodejs npm)
+      elif version=$(node --version) && major=${version#v} && [ "${major%%.*}" -lt 18 ]; then
+        echo "setup: Node.js here is $version, and the peer of the messaging benchmark needs 18.19 or newer: see https://nodejs.org/en/download" >&2
         exit 1
       fi
       ;;

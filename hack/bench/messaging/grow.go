@@ -66,6 +66,9 @@ func grow(ctx context.Context, c config, our *ours, stdout, stderr io.Writer) er
 		return err
 	}
 	fmt.Fprint(stdout, growthTable(cells, where))
+	if c.chart == "" {
+		return nil
+	}
 	if err := os.MkdirAll(filepath.Dir(c.chart), 0o755); err != nil { //nolint:gosec // Everybody reads documentation.
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/hack/bench/internal/process"
+	"github.com/marketplane/marketplane/hack/bench/messaging/internal/plan"
 )
 
 // installation is the id of the benchmark's installation.
@@ -32,7 +33,7 @@ func newOurs(g *grounds) (*ours, error) {
 }
 
 func (o *ours) name() string     { return "marketplane" }
-func (o *ours) protocol() string { return o.config.protocol }
+func (o *ours) protocol() string { return plan.Native }
 
 func (o *ours) prepare(ctx context.Context) error {
 	if err := o.exec(ctx, "postgres", "CREATE DATABASE "+template(o)); err != nil {
@@ -59,8 +60,8 @@ func (o *ours) prepare(ctx context.Context) error {
 	return nil
 }
 
-// seed writes what offers would have made. Conversations with more than two
-// members come from nowhere else yet.
+// seed writes what offers would have made. A task's conversation with more than
+// two members exists nowhere: only the number counts here.
 func (o *ours) seed(ctx context.Context, conn *pgx.Conn, l layout) error {
 	schema := pgx.Identifier{contract.DatabaseSchema(installation, contract.ComponentMessaging)}.Sanitize()
 	if _, err := conn.Exec(ctx, "SET search_path TO "+schema); err != nil {

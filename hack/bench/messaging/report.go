@@ -21,8 +21,6 @@ type row struct {
 	title        string
 	// show writes a value with its unit.
 	show func(float64) string
-	// less says that less is better.
-	less bool
 }
 
 func kilobytes(v float64) string    { return fmt.Sprintf("%.1f KB", v/1000) }
@@ -39,14 +37,14 @@ func perSecond(v float64) string {
 // rows are all figures, in the order of the report.
 func rows() []row {
 	return []row{
-		{"connections", figureMemory, "memory of an idle, authenticated connection (RSS)", kilobytes, true},
-		{"connections", figureConnect, "processor time of a connection made, its token verified", microseconds, true},
-		{"fanout", figureFanOut, "durable deliveries in conversations of 200, in a second of the server's processor time", perSecond, false},
-		{"ephemeral", figureEphemeral, "deliveries of typing to 1,000 receivers, in a second of the server's processor time", perSecond, false},
-		{"pairs", figurePairs, "messages between pairs, acknowledged after the commit", perSecond, false},
-		{"steady", figureDelivery, "delivery between pairs at 1,000 messages/s on two processes, 99th percentile", milliseconds, true},
-		{"resumes", figureResumes, "resumes after a drop of 5,000", perSecond, false},
-		{"resumes", figureResumeTime, "from the connection's begin until what it missed is there, 99th percentile", milliseconds, true},
+		{"connections", figureMemory, "memory of an idle, authenticated connection (RSS)", kilobytes},
+		{"connections", figureConnect, "processor time of a connection made, its token verified", microseconds},
+		{"fanout", figureFanOut, "durable deliveries in conversations of 200, in a second of the server's processor time", perSecond},
+		{"ephemeral", figureEphemeral, "deliveries of typing to 1,000 receivers, in a second of the server's processor time", perSecond},
+		{"pairs", figurePairs, "messages between pairs, acknowledged after the commit", perSecond},
+		{"steady", figureDelivery, "delivery between pairs at 1,000 messages/s on two processes, 99th percentile", milliseconds},
+		{"resumes", figureResumes, "resumes after a drop of 5,000", perSecond},
+		{"resumes", figureResumeTime, "from the connection's begin until what it missed is there, 99th percentile", milliseconds},
 	}
 }
 

@@ -80,9 +80,9 @@ func TestLimits(t *testing.T) {
 				if r.work != test.work || r.figure == test.figure {
 					continue
 				}
-				good := 1e-6
-				if !r.less {
-					good = 1e9
+				good := 1e9
+				if limits[r.figure].Most != nil || limits[r.figure].MostTimesPeer != nil {
+					good = 1e-6
 				}
 				for side := range outcomes[test.work][0] {
 					outcomes[test.work][0][side].figures[r.figure] = good
@@ -111,6 +111,22 @@ func TestDroppedDeliveriesAreRefused(t *testing.T) {
 	outcomes["ephemeral"][0][0].dropped = 20
 	if err := readLimits(t).check(outcomes); err == nil || !strings.Contains(err.Error(), "20 of 1010 deliveries were dropped") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestARunOfABusyGeneratorDoesNotCount(t *testing.T) {
+	for name, test := range map[string]struct {
+		outcome  outcome
+		wantText string // of the error; empty for none
+	}{
+		"at both limits": {outcome{load: mostLoad, late: mostLate}, ""},
+		"busy":           {outcome{load: 0.51}, "it used 51% of a processor"},
+		"late":           {outcome{late: 26 * time.Millisecond}, "it sent 26ms late"},
+	} {
+		err := test.outcome.counts()
+		if told := errors.As(err, &bottleneckError{}); told != (test.wantText != "") || told && !strings.Contains(err.Error(), test.wantText) {
+			t.Errorf("%s: got %v, want %q", name, err, test.wantText)
+		}
 	}
 }
 

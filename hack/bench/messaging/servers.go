@@ -172,7 +172,10 @@ func layGrounds(ctx context.Context, c config) (*grounds, error) {
 	// operator's own database is given.
 	g.postgres, err = postgres.Start(ctx, c.path("postgresql"),
 		"fsync=on", "synchronous_commit=on", "full_page_writes=on", "max_connections=200", "shared_buffers=256MB")
-	return g, err
+	if err != nil {
+		return nil, fmt.Errorf("start PostgreSQL: %w", err)
+	}
+	return g, nil
 }
 
 func (g *grounds) base() *grounds { return g }

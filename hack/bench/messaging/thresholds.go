@@ -71,6 +71,13 @@ const mostDropped = 0.01
 // check returns what exceeded its limit, judging medians.
 func (t thresholds) check(outcomes map[string][][]outcome) error {
 	var errs []error
+	for _, name := range strings.Split(everything, ",") {
+		for _, both := range outcomes[name] {
+			if o := both[0]; float64(o.dropped) > mostDropped*float64(o.operations+o.dropped) {
+				errs = append(errs, fmt.Errorf("%s: %d of %d deliveries were dropped", name, o.dropped, o.operations+o.dropped))
+			}
+		}
+	}
 	for _, r := range rows() {
 		repeats := outcomes[r.work]
 		if len(repeats) == 0 {
@@ -78,11 +85,6 @@ func (t thresholds) check(outcomes map[string][][]outcome) error {
 		}
 		l := t[r.figure]
 		ours, _, times := figures(repeats, r.figure)
-		for _, both := range repeats {
-			if o := both[0]; float64(o.dropped) > mostDropped*float64(o.operations+o.dropped) {
-				errs = append(errs, fmt.Errorf("%s: %d of %d deliveries were dropped", r.title, o.dropped, o.operations+o.dropped))
-			}
-		}
 		if exceeds(ours.median, l.Least, l.Most) {
 			errs = append(errs, fmt.Errorf("%s: %s; it must be %s", r.title, r.show(ours.median), t.of(r)))
 		}

@@ -43,14 +43,16 @@ type trial struct {
 // outcome is what a work came to on one side.
 type outcome struct {
 	figures map[string]float64
-	// postgres and beside are the processor time of PostgreSQL, and of the bus or
-	// Redis, for each operation of the work; load is the share of a processor that
-	// the generator used.
+	// server, postgres and beside are the processor time of the server, of
+	// PostgreSQL, and of the bus or Redis, for all operations of the work.
 	server, postgres, beside time.Duration
 	operations               int
-	load                     float64
-	late                     time.Duration
-	dropped                  int
+	// load is the share of a processor that the generator used, and late how late
+	// it sent, 99th percentile.
+	load float64
+	late time.Duration
+	// dropped are deliveries that never came.
+	dropped int
 }
 
 // bottleneckError says that a run tells of the generator, not of the server.
@@ -67,6 +69,18 @@ const (
 	// mostLate is how late the 99th percentile of what it sends at a rate may be.
 	mostLate = 25 * time.Millisecond
 )
+
+// counts says whether a run tells of the server; a bottleneckError, if not.
+func (o outcome) counts() error {
+	switch {
+	case o.load > mostLoad:
+		return bottleneckError{fmt.Sprintf("it used %.0f%% of a processor, at most %.0f%% may be", 100*o.load, 100*mostLoad)}
+	case o.late > mostLate:
+		return bottleneckError{fmt.Sprintf("it sent %s late (99th percentile), at most %s may be", o.late, mostLate)}
+	default:
+		return nil
+	}
+}
 
 // step has the generator do a step that is not measured.
 func (r *trial) step(ctx context.Context, step plan.Step) (plan.Result, error) {
@@ -104,13 +118,7 @@ func (r *trial) measured(ctx context.Context, step plan.Step, operations func(pl
 	if r.small {
 		return result, used, nil
 	}
-	if r.outcome.load > mostLoad {
-		return result, used, bottleneckError{fmt.Sprintf("it used %.0f%% of a processor, at most %.0f%% may be", 100*r.outcome.load, 100*mostLoad)}
-	}
-	if r.outcome.late > mostLate {
-		return result, used, bottleneckError{fmt.Sprintf("it sent %s late (99th percentile), at most %s may be", r.outcome.late, mostLate)}
-	}
-	return result, used, nil
+	return result, used, r.outcome.counts()
 }
 
 func done(r plan.Result) int      { return r.Done }
@@ -186,7 +194,7 @@ func selectWorks(all []work, names string) ([]work, error) {
 	for name := range strings.SplitSeq(names, ",") {
 		i := slices.IndexFunc(all, func(w work) bool { return w.name == strings.TrimSpace(name) })
 		if i < 0 {
-			return nil, fmt.Errorf("--works: there is none called %q", name)
+			return nil, fmt.Errorf("--works: there is none called %q; there are %s", name, everything)
 		}
 		selected = append(selected, all[i])
 	}

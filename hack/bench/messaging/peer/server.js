@@ -19,8 +19,8 @@
 // - Named queries are prepared once for a connection
 //   (node-postgres.com/features/queries, "Prepared statements").
 // - The pool has POOL connections (node-postgres.com/apis/pool): many commits at
-//   a time let PostgreSQL flush them together. POOL was chosen by trying; see
-//   README.md.
+//   a time let PostgreSQL flush them together. The benchmark sets it to 20
+//   (--peer-pool).
 // - The verification key is a KeyObject, which jsonwebtoken takes and which saves
 //   reading PEM for each token (github.com/auth0/node-jsonwebtoken, jwt.verify).
 // - With REDIS_URL, several of these processes form one server by the Redis adapter
