@@ -39,6 +39,15 @@ func (c counts) writes() int {
 	return sum
 }
 
+// refusedShare is the part of all writes that was refused.
+func (c counts) refusedShare() float64 {
+	refused := 0
+	for _, n := range c.refused {
+		refused += n
+	}
+	return float64(refused) / float64(max(c.writes(), 1))
+}
+
 // most is the largest number of writes to one object, and which that was.
 func (c counts) most() (int, string) {
 	most, which := 0, ""

@@ -294,7 +294,7 @@ func (b *bench) settle(ctx context.Context, r *result) error {
 }
 
 // silence waits until the operator has written nothing but its Lease for some
-// seconds. What it writes about connections comes half a minute after the pods.
+// seconds. What it writes about connections may come a minute after the pods.
 func (b *bench) silence(ctx context.Context) error {
 	const enough = 5 * time.Second
 	probe := *b.audit
@@ -351,7 +351,7 @@ func (b *bench) rest(ctx context.Context, r *result) error {
 
 // connectionsInterval is a little longer than the pause between two looks at
 // the connections of messaging pods.
-const connectionsInterval = 35 * time.Second
+const connectionsInterval = 70 * time.Second
 
 func (b *bench) pause(ctx context.Context, d time.Duration) error {
 	end := time.Now().Add(d)

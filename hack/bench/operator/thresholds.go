@@ -16,6 +16,7 @@ type thresholds struct {
 	Applied            metav1.Duration `json:"applied"`
 	PeakMemoryMiB      int64           `json:"peakMemoryMiB"`
 	WritesPerObject    int             `json:"writesPerObject"`
+	RefusedWrites      float64         `json:"refusedWrites"`
 	QuietWrites        int             `json:"quietWrites"`
 	QuietProcessor     float64         `json:"quietProcessor"`
 	Change             metav1.Duration `json:"change"`
@@ -45,6 +46,9 @@ func (t thresholds) check(results []result) error {
 	for _, r := range results {
 		if most, which := r.fill.most(); most > t.WritesPerObject {
 			exceeds(r, "the number of writes of "+which, most, t.WritesPerObject)
+		}
+		if share := r.fill.refusedShare(); share > t.RefusedWrites {
+			exceeds(r, "the share of writes that were refused", share, t.RefusedWrites)
 		}
 		if n := r.quiet.writes() + r.quiet.events; n > t.QuietWrites {
 			exceeds(r, "the number of writes in the quiet time", n, t.QuietWrites)

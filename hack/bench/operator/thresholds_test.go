@@ -13,7 +13,8 @@ import (
 
 // limits are such that round numbers lie on either side of them.
 var limits = thresholds{
-	Marketplaces: 1000, Applied: metav1.Duration{Duration: 6 * time.Minute}, PeakMemoryMiB: 300,
+	RefusedWrites: 0.01,
+	Marketplaces:  1000, Applied: metav1.Duration{Duration: 6 * time.Minute}, PeakMemoryMiB: 300,
 	WritesPerObject: 2, QuietWrites: 0, QuietProcessor: 0.1, Change: metav1.Duration{Duration: 2 * time.Second},
 	TimesTheSmallest: 1.2, SecondsToStartWith: metav1.Duration{Duration: 5 * time.Second},
 }
@@ -42,6 +43,13 @@ func TestThresholds(t *testing.T) {
 		"one writes a lot, the other not": {
 			func(small, _ *result) { small.fill.byObject["services market/shop-auth"] = 3 },
 			[]string{"100 Marketplaces: the number of writes of services market/shop-auth is 3"},
+		},
+		"a loop of conflicts": {
+			func(_, large *result) {
+				large.fill.byObject = map[string]int{"deployments market/shop-auth": 1}
+				large.fill.refused = map[string]int{"deployments patch 409": 1}
+			},
+			[]string{"1000 Marketplaces: the share of writes that were refused is 0.5, the limit is 0.01"},
 		},
 		"a write in the quiet time": {
 			func(_, large *result) { large.quiet.byObject = map[string]int{"marketplaces market/shop": 1} },
