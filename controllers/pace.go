@@ -32,11 +32,11 @@ const (
 // another try of the migration.
 func (r *Reconciler) pause(m *v1alpha1.Marketplace, seen observation, attempt migration, o outcome) time.Duration {
 	p := idlePause
-	// Whether a pod has failed to become ready is a matter of time.
 	switch {
 	case m.Spec.Messaging.Autoscaling != nil:
 		// Without pods, too: a size that was kept for a while comes to its end.
 		p = loadPause
+	// Whether a pod has failed to become ready is a matter of time.
 	case o.stalled != nil, o.waiting != nil, meta.IsStatusConditionTrue(m.Status.Conditions, v1alpha1.ConditionReconciling):
 		p = slowPause
 	case len(runningPods(seen.pods[contract.ComponentMessaging], contract.ComponentMessaging)) > 0:

@@ -112,6 +112,14 @@ func TestDecideRelease(t *testing.T) {
 			releases{},
 			"spec.bus.external: release v0.1.0 does not have it: remove it, or set spec.version to v0.2.0",
 		},
+		"the one before, with support": {
+			facts{
+				spec:   v1alpha1.MarketplaceSpec{Messaging: v1alpha1.MessagingSpec{Support: &v1alpha1.SupportSpec{}}},
+				status: told("v0.1.0", "mp:dev-1"),
+			},
+			releases{},
+			"spec.messaging.support: release v0.1.0 does not have it: remove it, or set spec.version to v0.2.0",
+		},
 		"the one before, with notifications": {
 			facts{
 				spec: v1alpha1.MarketplaceSpec{Messaging: v1alpha1.MessagingSpec{

@@ -360,7 +360,8 @@ type AuthSpec struct {
 	Issuer string `json:"issuer,omitempty"`
 	// trustedProxies are the networks, such as 10.244.0.0/16, whose word in
 	// X-Forwarded-For is taken for a client's address. Log-ins are limited by
-	// address: without it, everyone behind a proxy counts as one. Default: none.
+	// address: without it, everyone behind a proxy counts as one. So are new
+	// sockets, with it alone. Default: none.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=32

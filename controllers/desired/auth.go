@@ -13,10 +13,6 @@ import (
 // when they change.
 func (r renderer) auth() Object {
 	spec := r.m.Spec.Auth
-	proxies := make([]string, 0, len(spec.TrustedProxies))
-	for _, network := range spec.TrustedProxies {
-		proxies = append(proxies, string(network))
-	}
 	return r.deployment(workload{
 		component: contract.ComponentAuth,
 		replicas:  r.replicas(contract.ComponentAuth, spec.ReplicasOrDefault()),
@@ -28,9 +24,18 @@ func (r renderer) auth() Object {
 		shape:    spec.Template,
 		env: []*corev1ac.EnvVarApplyConfiguration{
 			env(contract.EnvSigningDir, contract.MountSigning),
-			env(contract.EnvTrustedProxies, strings.Join(proxies, ",")),
+			r.trustedProxies(),
 		},
 		volumes: []*corev1ac.VolumeApplyConfiguration{secretVolume("signing", r.names.Signing())},
 		mounts:  []*corev1ac.VolumeMountApplyConfiguration{mountReadOnly("signing", contract.MountSigning)},
 	})
+}
+
+// trustedProxies tells a service whose word it takes for a client's address.
+func (r renderer) trustedProxies() *corev1ac.EnvVarApplyConfiguration {
+	proxies := make([]string, 0, len(r.m.Spec.Auth.TrustedProxies))
+	for _, network := range r.m.Spec.Auth.TrustedProxies {
+		proxies = append(proxies, string(network))
+	}
+	return env(contract.EnvTrustedProxies, strings.Join(proxies, ","))
 }

@@ -350,6 +350,8 @@ func TestFlowsToTheWebhook(t *testing.T) {
 		"https://push.example.com:6543/in":              {append(slices.Clone(anywhere), "other database"), append(slices.Clone(anywhere), "other database")},
 		"http://push.elsewhere.svc":                     {anywhere, all},
 		"https://push.elsewhere.svc.cluster.local:9000": {anywhere, all},
+		"https://PUSH.Elsewhere.SVC":                    {anywhere, all},
+		"https://push.elsewhere.svc.":                   {anywhere, all},
 	} {
 		spec := fmt.Sprintf(at, address)
 		policies, pods := policiesOf(t, desired.Build(marketplace(t, spec), inputs()).All())

@@ -22,6 +22,9 @@ func (r renderer) messaging() Object {
 	environment := []*corev1ac.EnvVarApplyConfiguration{
 		env(contract.EnvAllowedOrigins, strings.Join(origins, ",")),
 	}
+	if r.in.Release != FirstRelease { // which limits no connects
+		environment = append(environment, r.trustedProxies())
+	}
 	if spec.Support != nil && r.in.Release != FirstRelease { // which has no support conversations
 		agents := make([]string, 0, len(spec.Support.UserIDs))
 		for _, id := range spec.Support.UserIDs {

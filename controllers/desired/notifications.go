@@ -75,7 +75,7 @@ func webhookEgress(address string) *networkingv1ac.NetworkPolicyEgressRuleApplyC
 	if err != nil {
 		return egress(443) // the API server takes no such URL
 	}
-	host := strings.TrimSuffix(u.Hostname(), ".cluster.local")
+	host := strings.TrimSuffix(strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")), ".cluster.local")
 	if service, ok := strings.CutSuffix(host, ".svc"); ok {
 		namespace := service[strings.LastIndexByte(service, '.')+1:]
 		return networkingv1ac.NetworkPolicyEgressRule().WithTo(fromNamespaces([]string{namespace}))

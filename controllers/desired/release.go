@@ -40,6 +40,8 @@ func Lacks(release string, spec v1alpha1.MarketplaceSpec) string {
 		return "spec.database.external"
 	case spec.Bus.External != nil:
 		return "spec.bus.external"
+	case spec.Messaging.Support != nil:
+		return "spec.messaging.support"
 	case spec.Messaging.Notifications != nil:
 		return "spec.messaging.notifications"
 	default:

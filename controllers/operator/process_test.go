@@ -356,6 +356,7 @@ func TestAPIServerAway(t *testing.T) {
 	i.awaitApplied("shops", "before")
 
 	through.cut()
+	since := time.Now()
 	i.must(i.client.Delete(t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shops", Name: "before-auth"}}))
 	i.marketplace("shops", "meanwhile")
 	i.eventually("the leader gives up", func() error {
@@ -377,6 +378,12 @@ func TestAPIServerAway(t *testing.T) {
 		}
 		if n := through.refused.Load() - refused; n < 4 {
 			return fmt.Errorf("it has tried %d times", n)
+		}
+		return nil
+	})
+	i.eventually("the API server is away for a minute", func() error {
+		if away := time.Since(since); away < time.Minute {
+			return fmt.Errorf("for %s so far", away)
 		}
 		return nil
 	})
