@@ -22,6 +22,11 @@ at=$(git rev-parse --quiet --verify "refs/tags/$release^{commit}" || git rev-par
   echo "release: this repository has neither a tag $release nor commit $commit: fetch the whole history (git fetch --unshallow --tags)" >&2
   exit 3
 }
+named=$(git rev-parse --quiet --verify "$commit^{commit}" || true)
+if [[ -n $named && $named != "$at" ]]; then
+  echo "release: the tag $release is of $at, and api/contract/release.go names $commit: one of them is wrong" >&2
+  exit 1
+fi
 readonly release at folder=${XDG_CACHE_HOME:-$HOME/.cache}/marketplane/releases/$release-${at:0:12}
 
 # Each part is made beside its place and moved there whole.

@@ -9,11 +9,13 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"math/big"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -34,11 +36,13 @@ import (
 
 // keeper is a user whose data must be there later.
 type keeper struct {
-	email, password string
-	user, task      uuid.UUID
+	email, password    string
+	user, task         uuid.UUID
+	conversation, said uuid.UUID
 }
 
-// leaveData signs a user up, who posts a chore.
+// leaveData signs a user up, who posts a chore, and says something to who offers
+// to do it.
 func leaveData(t *testing.T, m marketplace) keeper {
 	t.Helper()
 	k := keeper{email: fmt.Sprintf("%s@example.com", uuid.NewString()), password: rand.Text()}
@@ -52,11 +56,70 @@ func leaveData(t *testing.T, m marketplace) keeper {
 		t.Fatalf("post a chore: %v", err)
 	}
 	k.task = task.ID
+	other, err := m.client(t).Register(t.Context(), fmt.Sprintf("%s@example.com", uuid.NewString()), rand.Text(), "Who waters plants")
+	if err != nil {
+		t.Fatalf("register another user: %v", err)
+	}
+	if _, err := other.MakeOffer(t.Context(), k.task, client.Money{AmountMinor: 1500, Currency: "EUR"}, "I like plants."); err != nil {
+		t.Fatalf("make an offer: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	socket, err := session.Dial(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	k.conversation = k.findConversation(ctx, t, m, session)
+	ack, err := socket.Send(ctx, k.conversation, uuid.New(), map[string]string{"text": "They are thirsty."})
+	if err != nil {
+		t.Fatalf("say something: %v", err)
+	}
+	k.said = ack.ID
 	return k
 }
 
-// findData signs the user in again, who finds the chore; and others can use
-// what is there now, events between services included.
+// findConversation waits until the offer has begun the chore's conversation.
+func (k keeper) findConversation(ctx context.Context, t *testing.T, m marketplace, session *client.Session) uuid.UUID {
+	t.Helper()
+	var list struct{ Items []struct{ ID uuid.UUID } }
+	if err := poll(ctx, time.Minute, func(ctx context.Context) error {
+		err := getJSON(ctx, session, m.urls(t).Messaging+"/v1/conversations?task_id="+k.task.String(), &list)
+		if err == nil && len(list.Items) == 0 {
+			err = errors.New("there is none")
+		}
+		return err
+	}); err != nil {
+		t.Fatalf("find the conversation: %v", err)
+	}
+	return list.Items[0].ID
+}
+
+// getJSON reads what a user may.
+func getJSON(ctx context.Context, session *client.Session, url string, into any) error {
+	token, err := session.AccessToken(ctx)
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Authorization", "Bearer "+token)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", url, response.Status)
+	}
+	return json.NewDecoder(response.Body).Decode(into)
+}
+
+// findData signs the user in again, who finds the chore and what was said about
+// it, and says more; and others can use what is there now, events between
+// services included.
 func findData(t *testing.T, m marketplace, k keeper) {
 	t.Helper()
 	session, err := m.client(t).Login(t.Context(), k.email, k.password)
@@ -72,6 +135,32 @@ func findData(t *testing.T, m marketplace, k keeper) {
 	}
 	if task.Title != "Water the plants" {
 		t.Errorf("the chore is %q", task.Title)
+	}
+	var history struct {
+		Items []struct {
+			ID  uuid.UUID
+			Seq int64
+		}
+	}
+	if err := getJSON(t.Context(), session, m.urls(t).Messaging+"/v1/conversations/"+k.conversation.String()+"/messages", &history); err != nil {
+		t.Fatalf("read the conversation again: %v", err)
+	}
+	if n := len(history.Items); n == 0 || history.Items[n-1].ID != k.said {
+		t.Errorf("the conversation is %+v, and began with %s", history.Items, k.said)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	socket, err := session.Dial(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	ack, err := socket.Send(ctx, k.conversation, uuid.New(), map[string]string{"text": "Still."})
+	if err != nil {
+		t.Fatalf("say something again: %v", err)
+	}
+	if want := int64(len(history.Items)) + 1; ack.Seq != want {
+		t.Errorf("what is said now has seq %d, want %d", ack.Seq, want)
 	}
 	if out, err := walkThrough(t.Context(), m.urls(t)); err != nil {
 		t.Fatalf("the walk failed: %v\n%s", err, out)

@@ -30,17 +30,17 @@ const (
 // Register adds the operations to an API.
 func Register(api *web.API, service *messaging.Service, keeper *idempotency.Keeper) {
 	h := handlers{service: service, keeper: keeper}
-	web.Handle(api, web.Operation{ID: "openSupportConversation", Method: http.MethodPost, Path: routeConversations, Summary: "Open a conversation with the marketplace's support", Status: http.StatusCreated}, h.open)
+	web.Handle(api, web.Operation{ID: "listConversations", Method: http.MethodGet, Path: routeConversations, Summary: "List your conversations, newest first"}, h.list)
 	web.Handle(api, web.Operation{ID: "countUnread", Method: http.MethodGet, Path: routeUnread, Summary: "Count your unread messages"}, h.unread)
+	web.Handle(api, web.Operation{ID: "getConversation", Method: http.MethodGet, Path: routeConversation, Summary: "Get a conversation"}, h.get)
+	web.Handle(api, web.Operation{ID: "openSupportConversation", Method: http.MethodPost, Path: routeConversations, Summary: "Open a conversation with the marketplace's support", Status: http.StatusCreated}, h.open)
 	web.Handle(api, web.Operation{ID: "addMember", Method: http.MethodPut, Path: routeMember, Summary: "Add a member to a support conversation (support agents)"}, h.addMember)
 	web.Handle(api, web.Operation{ID: "removeMember", Method: http.MethodDelete, Path: routeMember, Summary: "Remove a member from a support conversation (support agents), or leave it"}, h.removeMember)
+	web.Handle(api, web.Operation{ID: "listMessages", Method: http.MethodGet, Path: routeMessages, Summary: "List a conversation's messages, newest first"}, h.history)
+	web.Handle(api, web.Operation{ID: "sendMessage", Method: http.MethodPost, Path: routeMessages, Summary: "Send a message", Status: http.StatusCreated}, h.send)
 	web.Handle(api, web.Operation{ID: "listBlocks", Method: http.MethodGet, Path: routeBlocks, Summary: "List whom you block, newest first"}, h.blocks)
 	web.Handle(api, web.Operation{ID: "blockUser", Method: http.MethodPut, Path: routeBlock, Summary: "Block a user"}, h.block)
 	web.Handle(api, web.Operation{ID: "unblockUser", Method: http.MethodDelete, Path: routeBlock, Summary: "Unblock a user"}, h.unblock)
-	web.Handle(api, web.Operation{ID: "listConversations", Method: http.MethodGet, Path: routeConversations, Summary: "List your conversations, newest first"}, h.list)
-	web.Handle(api, web.Operation{ID: "getConversation", Method: http.MethodGet, Path: routeConversation, Summary: "Get a conversation"}, h.get)
-	web.Handle(api, web.Operation{ID: "listMessages", Method: http.MethodGet, Path: routeMessages, Summary: "List a conversation's messages, newest first"}, h.history)
-	web.Handle(api, web.Operation{ID: "sendMessage", Method: http.MethodPost, Path: routeMessages, Summary: "Send a message", Status: http.StatusCreated}, h.send)
 }
 
 type handlers struct {
@@ -171,8 +171,7 @@ func (h handlers) list(ctx context.Context, in *listInput) (*listOutput, error) 
 
 var errTaskID = fault.New(fault.Invalid, "task_id_invalid", "task_id must be a UUID.")
 
-// ConversationPath names a conversation. It is exported because embedded structs
-// that are not are passed over when a request is read.
+// ConversationPath names a conversation.
 type ConversationPath struct {
 	ConversationID uuid.UUID `path:"conversation_id" format:"uuid"`
 }
@@ -190,8 +189,8 @@ func (h handlers) get(ctx context.Context, in *ConversationPath) (*getOutput, er
 type historyInput struct {
 	ConversationPath
 	Before int64 `query:"before" minimum:"0" doc:"Only messages with a smaller seq; without before, after and around, from the newest on."`
-	After  int64 `query:"after" minimum:"0" doc:"The messages that follow this seq."`
-	Around int64 `query:"around" minimum:"0" doc:"The message with this seq, and those before and after it."`
+	After  int64 `query:"after" minimum:"1" doc:"The messages that follow this seq."`
+	Around int64 `query:"around" minimum:"1" doc:"The message with this seq, and those before and after it."`
 	Limit  int   `query:"limit" minimum:"1" maximum:"100" default:"50" doc:"How many to list at most."`
 }
 

@@ -263,6 +263,8 @@ func TestHistoryIsReadBothWays(t *testing.T) {
 		}
 	}
 	f.want("422 seq_unknown", http.MethodGet, f.messages()+"?around=8", f.client)
+	f.want("422 invalid", http.MethodGet, f.messages()+"?around=0", f.client)
+	f.want("422 invalid", http.MethodGet, f.messages()+"?after=0", f.client)
 	f.want("422 range_ambiguous", http.MethodGet, f.messages()+"?around=1&before=2", f.client)
 	f.want("422 invalid", http.MethodGet, f.messages()+"?after=-1", f.client)
 

@@ -60,19 +60,18 @@ func due(messages []Message, members []Member) []Notification {
 	for _, m := range members {
 		byConversation[m.ConversationID] = append(byConversation[m.ConversationID], m)
 	}
-	type key struct{ conversation, user uuid.UUID }
-	places := map[key]int{}
+	places := map[recipient]int{}
 	var all []Notification
 	for _, m := range messages {
 		for _, to := range byConversation[m.ConversationID] {
 			if to.UserID == m.SenderID || m.Seq <= to.KnownSeq {
 				continue
 			}
-			k := key{m.ConversationID, to.UserID}
-			place, ok := places[k]
+			r := recipient{m.ConversationID, to.UserID}
+			place, ok := places[r]
 			if !ok {
 				place = len(all)
-				places[k] = place
+				places[r] = place
 				all = append(all, Notification{UserID: to.UserID, ConversationID: m.ConversationID})
 			}
 			if n := &all[place]; m.Seq > n.Seq {

@@ -1,6 +1,6 @@
 // Package notify tells someone else, a push or mail back end, of the messages
 // that a member has neither read nor a connection for: durable, in order, at
-// least once. It knows no HTTP, no database and no bus.
+// least once. It speaks no HTTP, and knows no database and no bus.
 //
 // One process at a time follows all messages by the time at which they were
 // sent, and looks at each twice:

@@ -56,6 +56,8 @@ type world struct {
 	// hold, while it is set, keeps requests waiting.
 	hold  atomic.Pointer[chan struct{}]
 	taken chan request
+	// unsigned tells of a request that was not signed with the key.
+	unsigned chan struct{}
 }
 
 type request struct {
@@ -81,6 +83,7 @@ func newWorld(t *testing.T) *world {
 		subjects: events.SubjectsOf(database.Installation),
 		keyFile:  filepath.Join(t.TempDir(), "key"),
 		taken:    make(chan request, 1000),
+		unsigned: make(chan struct{}, 1),
 	}
 	w.past = store.New(w.pool, func() time.Time { return time.Now().Add(-2 * time.Minute) })
 	w.conn = testkit.ConnectBus(t, server)
@@ -136,6 +139,10 @@ func (w *world) serve(answer http.ResponseWriter, r *http.Request) {
 	signature := "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
 	if !slices.Contains(strings.Fields(r.Header.Get("webhook-signature")), signature) {
 		answer.WriteHeader(http.StatusServiceUnavailable) // the receiver is to learn the key yet
+		select {
+		case w.unsigned <- struct{}{}:
+		default:
+		}
 		return
 	}
 	got := request{ID: r.Header.Get("webhook-id")}
@@ -308,10 +315,12 @@ func TestNotifications(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.goBack()
-	w.start(&severable{})
+	stop = w.start(&severable{})
 	if r := w.next(); r.Data.UserID != liveTasker || r.Data.Seq != 1 {
 		t.Errorf("a notification %+v", r)
 	}
+	w.waitNotified(3)
+	stop()
 	if len(w.taken) > 0 {
 		t.Errorf("and another one: %+v", <-w.taken)
 	}
@@ -362,6 +371,11 @@ func TestTheKeyIsReplaced(t *testing.T) {
 	conversation, client, _ := w.open()
 	w.send(conversation, client)
 	w.start(&severable{})
+	select { // the process has read the file, and signed with what it had
+	case <-w.unsigned:
+	case <-time.After(patience):
+		t.Fatal("no request in time")
+	}
 	w.putKey(other + "\n" + key)
 	w.next()
 }
