@@ -184,10 +184,7 @@ func addMessaging(p *platform, own messagingConfig) error {
 			return errors.Join(connections.Start(ctx), sockets.Start(ctx))
 		},
 		Stop: func(ctx context.Context) error {
-			if err := connections.Stop(ctx); err != nil {
-				return err
-			}
-			return sockets.Stop(ctx)
+			return errors.Join(connections.Stop(ctx), sockets.Stop(ctx))
 		},
 	})
 	return p.consume(&eventlog.Consumer{

@@ -103,13 +103,19 @@ func (c *Conn) Send(kind Kind, parts ...[]byte) error { return c.enqueue(kind, f
 func (c *Conn) Join(parts ...[]byte) error { return c.enqueue(Text, true, parts) }
 
 // Ping asks the peer for a sign of life; see LastRead. A goroutine waits for the
-// answer, or for the end of the connection.
-func (c *Conn) Ping() {
+// answer, for as long as timeout, or for the end of the connection: peers may
+// speak and never answer.
+func (c *Conn) Ping(timeout time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.closing {
-		c.group.running.Go(func() { _ = c.ws.Ping(context.Background()) }) // LastRead tells of it
+	if c.closing {
+		return
 	}
+	c.group.running.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		_ = c.ws.Ping(ctx) // LastRead tells of the answer; that none came is the caller's to judge
+	})
 }
 
 // Room waits until at least half of the queue is free.

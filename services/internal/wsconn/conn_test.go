@@ -337,7 +337,7 @@ func TestASlowPeerIsBoundedAndLosesNothingThatWasTaken(t *testing.T) {
 	}
 	room := make(chan error, 1)
 	go func() { room <- rec.conn.Room(context.Background()) }()
-	rec.conn.Ping() // may pass what waits
+	rec.conn.Ping(patience) // may pass what waits
 	pings := 0
 	for got := 0; got < taken; {
 		first, payload, err := r.frame()
@@ -446,7 +446,7 @@ func TestPing(t *testing.T) {
 	s := newServer(t, Options{}, echo)
 	r, rec := s.raw()
 	before := rec.conn.LastRead()
-	rec.conn.Ping()
+	rec.conn.Ping(patience)
 	r.wantFrame(flagFin|opPing, "1")
 	r.write(slices.Concat(clientFrame(flagFin|opPong, "1"), clientFrame(flagFin|opText, "x")))
 	r.wantFrame(flagFin|opText, "x")

@@ -3,8 +3,10 @@ package wsconn
 import (
 	"context"
 	"runtime"
+	"strconv"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -81,6 +83,31 @@ func TestConnectionsLeaveNothingBehind(t *testing.T) {
 		}
 		runtime.Gosched()
 	}
+}
+
+// Peers that speak and never answer pings keep no goroutine for each.
+func TestPingsWithoutAnAnswerAreForgotten(t *testing.T) {
+	// Not parallel: it counts goroutines.
+	synctest.Test(t, func(t *testing.T) {
+		r, rec := newPipe(t, Options{}, echo)
+		const pings, timeout = 100, 100 * time.Millisecond
+		ping := func(n int) {
+			rec.conn.Ping(timeout)
+			r.wantFrame(flagFin|opPing, strconv.Itoa(n))
+			r.write(clientFrame(flagFin|opText, "I speak"))
+			r.wantFrame(flagFin|opText, "I speak")
+			time.Sleep(timeout) // of the bubble's time
+			synctest.Wait()
+		}
+		ping(1)
+		before := runtime.NumGoroutine()
+		for n := range pings {
+			ping(n + 2)
+		}
+		if after := runtime.NumGoroutine(); after >= before+pings/2 {
+			t.Errorf("%d goroutines after %d pings, before %d", after, pings, before)
+		}
+	})
 }
 
 // Whatever bytes come, they end in messages within the bounds or in the end of

@@ -180,16 +180,14 @@ func (b *batch) read(rows pgx.Rows, ids []uuid.UUID) error {
 }
 
 // answerRepeats answers the drafts that repeat another one of the batch, and
-// returns the indexes of those which only the database can answer: they are not
-// like the one that they repeat, which was itself written before.
+// returns the indexes of those which only the database can answer: what is
+// written otherwise may be the same JSON.
 func (b *batch) answerRepeats() (open []int) {
 	for i, j := range b.repeats {
 		first := b.outcomes[j]
-		alike := bytes.Equal(b.drafts[i].Body, b.drafts[j].Body)
 		switch {
-		case first.Err == nil && !first.Sent.Duplicate && !alike:
-			b.outcomes[i].Err = messaging.ErrClientIDReused
-		case alike, errors.Is(first.Err, messaging.ErrNoConversation), errors.Is(first.Err, messaging.ErrConversationBlocked):
+		case bytes.Equal(b.drafts[i].Body, b.drafts[j].Body),
+			errors.Is(first.Err, messaging.ErrNoConversation), errors.Is(first.Err, messaging.ErrConversationBlocked):
 			b.outcomes[i] = first
 			b.outcomes[i].Sent.Duplicate = first.Err == nil
 		default:

@@ -120,13 +120,15 @@ func TestWriteAnswersEveryDraftOfABatchByItself(t *testing.T) {
 	stranger := p.draft(other.client, "stranger")
 	nowhere := p.draft(p.client, "nowhere")
 	nowhere.ConversationID = uuid.New()
-	good, twice := p.draft(p.tasker, "good"), p.draft(p.client, "twice")
-	twiceChanged := twice
+	good, twice := p.draft(p.tasker, "good"), p.draft(p.client, "")
+	twice.Body = json.RawMessage(`{"text":"twice","n":1}`)
+	twiceChanged, twiceReordered := twice, twice
 	twiceChanged.Body = json.RawMessage(`{"text":"not the same"}`)
+	twiceReordered.Body = json.RawMessage(`{"n":1,"text":"twice"}`)
 	elsewhere := other.draft(other.tasker, "elsewhere")
 
 	outcomes, items, err := f.Write(t.Context(), []messaging.Draft{
-		changed, reordered, stranger, nowhere, good, twice, twice, twiceChanged, elsewhere,
+		changed, reordered, stranger, nowhere, good, twice, twice, twiceChanged, twiceReordered, elsewhere,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -145,6 +147,7 @@ func TestWriteAnswersEveryDraftOfABatchByItself(t *testing.T) {
 		{Seq: 3},
 		{Seq: 3, Duplicate: true},
 		{Code: messaging.ErrClientIDReused},
+		{Seq: 3, Duplicate: true},
 		{Seq: 1},
 	}
 	for i, w := range want {

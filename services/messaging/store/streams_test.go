@@ -231,6 +231,44 @@ func TestExpireDropsWholeDays(t *testing.T) {
 	}
 }
 
+// What replays rest on holds in the tables of days as in the one aside.
+func TestEntriesAreChecked(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	const insert = `INSERT INTO stream_entries (user_id, "offset", kind, payload, conversation_id, seq, created_at)
+		VALUES ($1, $2, 'message', $3, $4, $5, now() - make_interval(days => $6))`
+	payload, conversation, seq := `{"a": 1}`, uuid.New(), int64(1)
+	list, null := `[]`, `null`
+	for _, daysAgo := range []int{0, 9} {
+		for name, tt := range map[string]struct {
+			offset       int64
+			payload      *string
+			conversation *uuid.UUID
+			seq          *int64
+			want         string // the SQLSTATE
+		}{
+			"a payload":           {offset: 1, payload: &payload},
+			"a message":           {offset: 2, conversation: &conversation, seq: &seq},
+			"no offset":           {payload: &payload, want: "23514"},
+			"neither of the two":  {offset: 3, want: "23514"},
+			"a conversation only": {offset: 3, conversation: &conversation, want: "23514"},
+			"no object":           {offset: 3, payload: &list, want: "23514"},
+			"null in JSON":        {offset: 3, payload: &null, want: "23514"},
+		} {
+			got := ""
+			_, err := f.pool.Exec(t.Context(), insert, uuid.New(), tt.offset, tt.payload, tt.conversation, tt.seq, daysAgo)
+			if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) {
+				got = refused.Code
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			if got != tt.want {
+				t.Errorf("%s, %d days ago: %q, want %q", name, daysAgo, got, tt.want)
+			}
+		}
+	}
+}
+
 // entryTables are the days' tables, by name, and what each holds.
 func entryTables(t *testing.T, admin *pgx.Conn) map[string]int {
 	t.Helper()

@@ -237,7 +237,7 @@ func (c *conn) ping() {
 		c.end(CodePingTimeout, "no answer to ping", true)
 	case silent >= options.PingInterval:
 		c.pinged = c.server.now()
-		c.ws.Ping()
+		c.ws.Ping(options.PingTimeout)
 		c.schedule(options.PingTimeout)
 	default:
 		c.pinged = time.Time{}

@@ -39,13 +39,17 @@ $$;
 
 CREATE TABLE stream_entries (
     user_id         uuid        NOT NULL,
-    "offset"        bigint      NOT NULL,
+    "offset"        bigint      NOT NULL CHECK ("offset" > 0),
     kind            text        NOT NULL,
-    -- Null for a message, which the next two columns name.
+    -- Null for a member's message, which the next two columns name. Messages of
+    -- the system keep theirs.
     payload         jsonb,
     conversation_id uuid,
     seq             bigint,
-    created_at      timestamptz NOT NULL DEFAULT now()
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    CHECK (
+        CASE WHEN payload IS NULL THEN conversation_id IS NOT NULL AND seq IS NOT NULL
+        ELSE jsonb_typeof(payload) = 'object' END)
 ) PARTITION BY RANGE (created_at);
 
 -- What no day was made for lands here, rather than be refused.
@@ -56,7 +60,6 @@ CREATE INDEX stream_entries_default_by_age ON stream_entries_default (created_at
 
 -- It takes nothing any more, and is emptied when all of it is too old.
 ALTER TABLE stream_items RENAME TO stream_items_before;
-
 
 -- Conversations are never deleted, and whoever writes a message has found and
 -- locked its conversation. The check costs a look-up and a second row lock for
@@ -121,8 +124,9 @@ BEGIN
         -- A day that began without a table ends without one.
         CONTINUE WHEN to_regclass(name) IS NOT NULL
             OR EXISTS (SELECT FROM stream_entries_default d WHERE d.created_at >= day AND d.created_at < day + interval '1 day');
-        -- Attached, not made as a part: that would lock out readers and writers.
-        EXECUTE format('CREATE TABLE %I (LIKE stream_entries INCLUDING DEFAULTS, PRIMARY KEY (user_id, "offset"))', name);
+        -- Attached, not made as a part: that would lock out readers and writers. It
+        -- must have the whole's constraints for that.
+        EXECUTE format('CREATE TABLE %I (LIKE stream_entries INCLUDING DEFAULTS INCLUDING CONSTRAINTS, PRIMARY KEY (user_id, "offset"))', name);
         EXECUTE format('ALTER TABLE stream_entries ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name, day, day + interval '1 day');
         -- Each time, all of that is read under a lock: one is enough for a call.
         EXIT WHEN EXISTS (SELECT FROM stream_entries_default);
