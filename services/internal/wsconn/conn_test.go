@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -177,26 +178,24 @@ func TestAHandlerThatWaitsUncorks(t *testing.T) {
 
 func TestAHandlerMayPauseTheReading(t *testing.T) {
 	t.Parallel()
-	handled := make(chan string)
-	resume := make(chan struct{})
-	s := newServer(t, Options{}, func(_ *Conn, _ Kind, payload []byte) <-chan struct{} {
-		handled <- string(payload)
-		return resume
+	synctest.Test(t, func(t *testing.T) {
+		var handled []string
+		resume := make(chan struct{})
+		r, _ := newPipe(t, Options{}, func(_ *Conn, _ Kind, payload []byte) <-chan struct{} {
+			handled = append(handled, string(payload))
+			return resume
+		})
+		r.write(slices.Concat(clientFrame(flagFin|opText, "one"), clientFrame(flagFin|opText, "two")))
+		synctest.Wait()
+		if !slices.Equal(handled, []string{"one"}) {
+			t.Errorf("handled before and in the pause: %q", handled)
+		}
+		close(resume)
+		synctest.Wait()
+		if !slices.Equal(handled, []string{"one", "two"}) {
+			t.Errorf("handled: %q", handled)
+		}
 	})
-	r, _ := s.raw()
-	r.write(slices.Concat(clientFrame(flagFin|opText, "one"), clientFrame(flagFin|opText, "two")))
-	if got := wait(t, "the first message", handled); got != "one" {
-		t.Fatal(got)
-	}
-	select {
-	case got := <-handled:
-		t.Fatalf("%s is handled in the pause", got)
-	case <-time.After(20 * time.Millisecond):
-	}
-	close(resume)
-	if got := wait(t, "the second message", handled); got != "two" {
-		t.Error(got)
-	}
 }
 
 func TestWhatIsTooLargeIsNotHandled(t *testing.T) {

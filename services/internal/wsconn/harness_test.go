@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -83,10 +84,9 @@ func (s *server) accepted(path string) chan *recorder {
 }
 
 // client waits for that recorder.
-func (s *server) client(path string) *recorder {
-	s.t.Helper()
+func (s *server) client(path string) (*recorder, error) {
 	defer s.clients.Delete(path)
-	return wait(s.t, "the server's side", s.accepted(path))
+	return await("the server's side", s.accepted(path))
 }
 
 func (s *server) newPath() string { return "/" + strconv.FormatInt(s.next.Add(1), 10) }
@@ -135,7 +135,11 @@ func (s *server) dial() (*websocket.Conn, *recorder) {
 	}
 	ws.SetReadLimit(-1)
 	s.t.Cleanup(func() { _ = ws.CloseNow() })
-	return ws, s.client(path)
+	rec, err := s.client(path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return ws, rec
 }
 
 // unread is a ResponseWriter for a handshake that nobody waits for.
@@ -181,25 +185,37 @@ const handshake = " HTTP/1.1\r\nHost: test\r\nConnection: keep-alive, Upgrade\r\
 // raw opens a connection, and sends something together with the handshake.
 func (s *server) raw(early ...byte) (*raw, *recorder) {
 	s.t.Helper()
-	conn, err := new(net.Dialer).DialContext(s.t.Context(), "tcp", s.http.Listener.Addr().String())
+	r, rec, err := s.open(early...)
 	if err != nil {
 		s.t.Fatal(err)
+	}
+	return r, rec
+}
+
+// open is raw for any goroutine.
+func (s *server) open(early ...byte) (*raw, *recorder, error) {
+	conn, err := new(net.Dialer).DialContext(s.t.Context(), "tcp", s.http.Listener.Addr().String())
+	if err != nil {
+		return nil, nil, err
 	}
 	s.t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	r := &raw{t: s.t, conn: conn, br: bufio.NewReader(conn)}
 	path := s.newPath()
-	r.write(append([]byte("GET "+path+handshake), early...))
+	if _, err := conn.Write(append([]byte("GET "+path+handshake), early...)); err != nil {
+		return nil, nil, err
+	}
 	response, err := http.ReadResponse(r.br, nil)
 	if err != nil {
-		s.t.Fatal(err)
+		return nil, nil, err
 	}
 	_ = response.Body.Close()
 	// The example of RFC 6455, section 1.3.
 	if response.StatusCode != http.StatusSwitchingProtocols || response.Header.Get("Sec-WebSocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
-		s.t.Fatalf("answer %d %v", response.StatusCode, response.Header)
+		return nil, nil, fmt.Errorf("answer %d %v", response.StatusCode, response.Header)
 	}
-	return r, s.client(path)
+	rec, err := s.client(path)
+	return r, rec, err
 }
 
 func (r *raw) write(b []byte) {
@@ -255,27 +271,45 @@ func (r *raw) frame() (first byte, payload []byte, err error) {
 
 func (r *raw) wantFrame(first byte, payload string) {
 	r.t.Helper()
-	gotFirst, got, err := r.frame()
-	if err != nil || gotFirst != first || string(got) != payload {
-		r.t.Fatalf("frame %#x %.40q, %v; want %#x %.40q", gotFirst, got, err, first, payload)
+	if err := r.expect(first, payload); err != nil {
+		r.t.Fatal(err)
 	}
 }
 
-// wantClose reads up to a close frame with the code, and then to the end.
+// expect is wantFrame for any goroutine.
+func (r *raw) expect(first byte, payload string) error {
+	gotFirst, got, err := r.frame()
+	if err != nil {
+		return fmt.Errorf("no frame %#x %.40q: %w", first, payload, err)
+	}
+	if gotFirst != first || string(got) != payload {
+		return fmt.Errorf("frame %#x %.40q, want %#x %.40q", gotFirst, got, first, payload)
+	}
+	return nil
+}
+
+// wantClose reads up to a close frame with the code.
 func (r *raw) wantClose(code uint16) {
 	r.t.Helper()
+	if err := r.expectClose(code); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// expectClose is wantClose for any goroutine.
+func (r *raw) expectClose(code uint16) error {
 	for {
 		first, payload, err := r.frame()
 		if err != nil {
-			r.t.Fatalf("no close frame: %v", err)
+			return fmt.Errorf("no close frame: %w", err)
 		}
 		if first != flagFin|opClose {
 			continue
 		}
 		if len(payload) < 2 || binary.BigEndian.Uint16(payload) != code {
-			r.t.Fatalf("close frame %q, want code %d", payload, code)
+			return fmt.Errorf("close frame %q, want code %d", payload, code)
 		}
-		return
+		return nil
 	}
 }
 
@@ -289,11 +323,19 @@ func (r *raw) wantEnd() {
 // wait fails the test if nothing comes.
 func wait[T any](t testing.TB, what string, from <-chan T) T {
 	t.Helper()
-	select {
-	case v := <-from:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("%s: not in %s", what, patience)
-		panic("unreachable")
+	v, err := await(what, from)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return v
+}
+
+// await is wait for any goroutine.
+func await[T any](what string, from <-chan T) (v T, err error) {
+	select {
+	case v = <-from:
+	case <-time.After(patience):
+		err = fmt.Errorf("%s: not in %s", what, patience)
+	}
+	return v, err
 }

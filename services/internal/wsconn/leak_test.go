@@ -2,6 +2,7 @@ package wsconn
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"strconv"
 	"sync"
@@ -26,23 +27,27 @@ func TestConnectionsLeaveNothingBehind(t *testing.T) {
 	// Not parallel: it counts goroutines, and weighs the heap.
 	const total, atATime = 2000, 32
 	s := newServer(t, Options{CloseTimeout: 20 * time.Millisecond}, echo)
-	one := func(i int) {
-		r, rec := s.raw(clientFrame(flagFin|opText, "hello")...)
-		r.wantFrame(flagFin|opText, "hello")
+	one := func(i int) error {
+		r, rec, err := s.open(clientFrame(flagFin|opText, "hello")...)
+		if err != nil {
+			return err
+		}
+		err = r.expect(flagFin|opText, "hello")
 		switch i % 4 {
 		case 0:
 			_ = r.conn.Close()
 		case 1:
-			r.write(clientFrame(flagFin|opClose, "\x03\xe8"))
-			r.wantFrame(flagFin|opClose, "\x03\xe8")
+			_, _ = r.conn.Write(clientFrame(flagFin|opClose, "\x03\xe8")) // or there is no answer
+			err = errors.Join(err, r.expect(flagFin|opClose, "\x03\xe8"))
 		case 2:
 			rec.conn.Close(4200, "resume") // and no answer
 		case 3:
-			r.write([]byte{flagFin | opText, 1, 'x'})
-			r.wantClose(codeProtocol)
+			_, _ = r.conn.Write([]byte{flagFin | opText, 1, 'x'}) // or there is no answer
+			err = errors.Join(err, r.expectClose(codeProtocol))
 		}
 		_ = r.conn.Close()
-		<-rec.closed
+		_, notClosed := await("the end", rec.closed)
+		return errors.Join(err, notClosed)
 	}
 	many := func(n int) {
 		var wg sync.WaitGroup
@@ -50,7 +55,9 @@ func TestConnectionsLeaveNothingBehind(t *testing.T) {
 		for range atATime {
 			wg.Go(func() {
 				for i := range next {
-					one(i)
+					if err := one(i); err != nil {
+						t.Error(err)
+					}
 				}
 			})
 		}

@@ -45,8 +45,8 @@ func draft(body string) messaging.Draft {
 	return messaging.Draft{ClientID: uuid.New(), Body: json.RawMessage(body)}
 }
 
-// sendAll sends the drafts, in their order, and returns their errors.
-func sendAll(q *commit.Queue, drafts []messaging.Draft) []error {
+// send sends the drafts, in their order. What it returns waits for their errors.
+func send(q *commit.Queue, drafts []messaging.Draft) (wait func() []error) {
 	errs := make([]error, len(drafts))
 	var wg sync.WaitGroup
 	for i, d := range drafts {
@@ -56,9 +56,13 @@ func sendAll(q *commit.Queue, drafts []messaging.Draft) []error {
 			wg.Done()
 		})
 	}
-	wg.Wait()
-	return errs
+	return func() []error {
+		wg.Wait()
+		return errs
+	}
 }
+
+func sendAll(q *commit.Queue, drafts []messaging.Draft) []error { return send(q, drafts)() }
 
 // While a batch is written, the next one grows; and it waits until it is as
 // large as the one before, but not for long.
@@ -170,8 +174,9 @@ func TestOneBadDraftDoesNotFailItsBatch(t *testing.T) {
 	})
 	q.Send(draft("first"), func(messaging.Sent, error) {})
 	all := []messaging.Draft{draft("a"), draft("b"), draft("bad"), draft("c"), draft("bad"), draft("d"), draft("e")}
-	time.AfterFunc(10*time.Millisecond, func() { close(first) })
-	for i, err := range sendAll(q, all) {
+	wait := send(q, all)
+	close(first)
+	for i, err := range wait() {
 		if bad := string(all[i].Body) == "bad"; bad != errors.Is(err, messaging.ErrBodyRefused) {
 			t.Errorf("draft %s: %v", all[i].Body, err)
 		}

@@ -113,14 +113,17 @@ func TestResumeReplaysOnceAndInOrderWhileOthersSend(t *testing.T) {
 	p := w.open()
 	const messages = 400
 	receiver := pods[0].connect(t, p.tasker, "")
+	senders := make([]*peer, 4)
+	for i := range senders {
+		senders[i] = pods[i%2].connect(t, p.client, "")
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		var wg sync.WaitGroup
-		for i := range 4 {
-			c := pods[i%2].connect(t, p.client, "")
+		for _, c := range senders {
 			wg.Go(func() {
-				for range messages / 4 {
+				for range messages / len(senders) {
 					if r, ok := c.try(sendFields(p, uuid.New(), "go on")); !ok || r.OK == nil {
 						t.Errorf("send: %+v", r.Error)
 					}
@@ -255,6 +258,7 @@ func TestADrainLosesNothing(t *testing.T) {
 	const pairs, minPerSide = 20, 3
 	type side struct {
 		user  uuid.UUID
+		token string // for the connections after the first
 		pair  pair
 		acked []uuid.UUID
 		peers []*peer
@@ -262,7 +266,9 @@ func TestADrainLosesNothing(t *testing.T) {
 	var sides []*side
 	for range pairs {
 		p := w.open()
-		sides = append(sides, &side{user: p.client, pair: p}, &side{user: p.tasker, pair: p})
+		for _, user := range []uuid.UUID{p.client, p.tasker} {
+			sides = append(sides, &side{user: user, token: w.tokens.Issue(t, user, uuid.New()), pair: p})
+		}
 	}
 	for _, s := range sides {
 		s.peers = []*peer{old.connect(t, s.user, "")}
@@ -288,7 +294,11 @@ func TestADrainLosesNothing(t *testing.T) {
 						return
 					}
 					if !ok { // closed at its deadline: resume, and send again
-						c = next.connect(t, s.user, c.lastCursor())
+						var err error
+						if c, err = connect(t, next.url, s.token, c.lastCursor()); err != nil {
+							t.Error(err)
+							return
+						}
 						s.peers = append(s.peers, c)
 					}
 				}

@@ -308,36 +308,62 @@ func (p *pod) dial(t testing.TB) *peer {
 
 func (p *pod) dialBy(t testing.TB, client *http.Client) *peer {
 	t.Helper()
+	c, err := dial(t, p.url, client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// dial is for any goroutine.
+func dial(t testing.TB, url string, client *http.Client) (*peer, error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	ws, _, err := websocket.Dial(ctx, p.url, &websocket.DialOptions{ //nolint:bodyclose // the library closes it
+	ws, _, err := websocket.Dial(ctx, url, &websocket.DialOptions{ //nolint:bodyclose // the library closes it
 		HTTPClient: client, Subprotocols: []string{wsapi.Subprotocol},
 	})
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	ws.SetReadLimit(-1)
 	t.Cleanup(func() { _ = ws.CloseNow() })
 	c := &peer{t: t, ws: ws, replies: map[uint64]object{}}
 	c.changed = sync.NewCond(&c.mu)
-	return c
+	return c, nil
 }
 
 // connect opens a socket and authenticates it as the user, in a session of its
 // own, from the cursor on if there is one.
 func (p *pod) connect(t testing.TB, user uuid.UUID, cursor string) *peer {
 	t.Helper()
-	c := p.dial(t)
-	go c.read()
-	r := c.auth(p.w.tokens.Issue(t, user, uuid.New()), cursor)
-	if r.OK == nil {
-		t.Fatalf("auth: %+v", r.Error)
+	c, err := connect(t, p.url, p.w.tokens.Issue(t, user, uuid.New()), cursor)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if cursor != "" && !*r.OK.Recovered {
-		t.Fatal("not recovered")
+	return c
+}
+
+// connect opens a socket and authenticates it, from the cursor on if there is
+// one. It is for any goroutine.
+func connect(t testing.TB, url, token, cursor string) (*peer, error) {
+	t.Helper()
+	c, err := dial(t, url, http.DefaultClient)
+	if err != nil {
+		return nil, err
+	}
+	go c.read()
+	r, ok := c.try(authFields(token, cursor))
+	switch {
+	case !ok:
+		return nil, errors.Join(errors.New("no reply to auth"), c.closeError())
+	case r.OK == nil:
+		return nil, fmt.Errorf("auth: %+v", r.Error)
+	case cursor != "" && !*r.OK.Recovered:
+		return nil, errors.New("not recovered")
 	}
 	c.cursor = r.OK.Cursor
-	return c
+	return c, nil
 }
 
 func (c *peer) read() {
@@ -445,11 +471,15 @@ func (c *peer) call(fields map[string]any) object {
 
 func (c *peer) auth(token, cursor string) object {
 	c.t.Helper()
+	return c.call(authFields(token, cursor))
+}
+
+func authFields(token, cursor string) map[string]any {
 	fields := map[string]any{"op": "auth", "token": token}
 	if cursor != "" {
 		fields["cursor"] = cursor
 	}
-	return c.call(fields)
+	return fields
 }
 
 func sendFields(p pair, clientID uuid.UUID, text string) map[string]any {

@@ -38,9 +38,10 @@ type local struct {
 	server   *httptest.Server
 	messages []messaging.Message // of every conversation, newest first
 
-	mu      sync.Mutex
-	changed chan struct{} // closed when there are more sends
-	sends   []heldSend
+	mu         sync.Mutex
+	changed    chan struct{} // closed when there are more sends
+	sends      []heldSend
+	open, most int // sends that have no answer, now and at most
 }
 
 type heldSend struct {
@@ -77,7 +78,14 @@ func newLocal(t *testing.T, options wsapi.Options) *local {
 func (l *local) Send(draft messaging.Draft, answer func(messaging.Sent, error)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.sends = append(l.sends, heldSend{draft, answer})
+	l.open++
+	l.most = max(l.most, l.open)
+	l.sends = append(l.sends, heldSend{draft, func(sent messaging.Sent, err error) {
+		l.mu.Lock()
+		l.open-- // before the answer, which lets more come
+		l.mu.Unlock()
+		answer(sent, err)
+	}})
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
@@ -156,24 +164,14 @@ func (noBus) Connected() bool                     { return true }
 // connect opens a socket of a user's session.
 func (l *local) connect(user, session uuid.UUID) *peer {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	ws, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(l.server.URL, "http"), &websocket.DialOptions{ //nolint:bodyclose // the library closes it
-		Subprotocols: []string{wsapi.Subprotocol},
-	})
+	c, err := connect(l.t, l.url(), user.String()+" "+session.String(), "")
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	ws.SetReadLimit(-1)
-	l.t.Cleanup(func() { _ = ws.CloseNow() })
-	c := &peer{t: l.t, ws: ws, replies: map[uint64]object{}}
-	c.changed = sync.NewCond(&c.mu)
-	go c.read()
-	if r := c.auth(user.String()+" "+session.String(), ""); r.OK == nil {
-		l.t.Fatalf("auth: %+v", r.Error)
-	}
 	return c
 }
+
+func (l *local) url() string { return "ws" + strings.TrimPrefix(l.server.URL, "http") }
 
 // post sends a message with an id, and does not wait.
 func (c *peer) post(id int, conversation uuid.UUID) {
@@ -224,23 +222,21 @@ func TestSendsInFlightAreBounded(t *testing.T) {
 		}
 	}()
 	l.held(bound)
-	time.Sleep(20 * time.Millisecond) // in which nothing more may come
-	if n := len(l.held(bound)); n != bound {
-		t.Fatalf("%d sends are in flight", n)
-	}
-	for answered := 0; answered < sends; {
-		for _, h := range l.held(answered + 1)[answered:] {
-			answered++
-			h.answer(messaging.Sent{ID: uuid.New(), Seq: int64(answered)}, nil)
-		}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.await(func() bool { return len(c.replies) == sends+1 })
 	for i := range sends {
-		if r := c.replies[uint64(1000+i)]; r.OK == nil || r.OK.Seq != int64(i+1) {
+		l.held(i + 1)[i].answer(messaging.Sent{ID: uuid.New(), Seq: int64(i + 1)}, nil)
+		// While its answer is on its way, more would come than may.
+		c.mu.Lock()
+		c.await(func() bool { return c.replies[uint64(1000+i)].OK != nil })
+		r := c.replies[uint64(1000+i)]
+		c.mu.Unlock()
+		if r.OK == nil || r.OK.Seq != int64(i+1) {
 			t.Fatalf("reply %d: %+v", i, r.OK)
 		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.most != bound {
+		t.Errorf("%d sends were in flight, want %d", l.most, bound)
 	}
 }
 
@@ -386,7 +382,7 @@ func TestTenThousandConnectionsLeaveNothingBehind(t *testing.T) {
 		}
 	}()
 	one := func(i int) {
-		ws, _, err := websocket.Dial(t.Context(), "ws"+strings.TrimPrefix(l.server.URL, "http"), &websocket.DialOptions{ //nolint:bodyclose // the library closes it
+		ws, _, err := websocket.Dial(t.Context(), l.url(), &websocket.DialOptions{ //nolint:bodyclose // the library closes it
 			Subprotocols: []string{wsapi.Subprotocol},
 		})
 		if err != nil {
