@@ -179,7 +179,6 @@ func (p *process) servePublic() *lifecycle.Server {
 // platform is what one service stands on.
 type platform struct {
 	*process
-	service  string
 	pool     *pgxpool.Pool
 	bus      *nats.Conn
 	subjects events.Subjects
@@ -212,7 +211,7 @@ func newPlatform(ctx context.Context, p *process, service, databaseURL string, c
 		}
 	}})
 	return &platform{
-		process: p, service: service, pool: pool, bus: conn,
+		process: p, pool: pool, bus: conn,
 		subjects: events.SubjectsOf(installation), sessions: s,
 	}, nil
 }

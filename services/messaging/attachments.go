@@ -21,14 +21,14 @@ import (
 // them. Nothing is fetched; whoever serves the files says who may see them.
 const (
 	attachmentsField = "attachments"
-	// MaxAttachments is how many attachments a message has at most.
-	MaxAttachments = 10
-	// MaxAttachmentURL is how many bytes an attachment's URL has at most.
-	MaxAttachmentURL = 2048
-	// MaxAttachmentName is how many characters an attachment's name has at most.
-	MaxAttachmentName = 255
-	// MaxAttachmentSize is how large an attachment may be, in bytes.
-	MaxAttachmentSize = 100 << 20
+	// maxAttachments is how many attachments a message has at most.
+	maxAttachments = 10
+	// maxAttachmentURL is how many bytes an attachment's URL has at most.
+	maxAttachmentURL = 2048
+	// maxAttachmentName is how many characters an attachment's name has at most.
+	maxAttachmentName = 255
+	// maxAttachmentSize is how large an attachment may be, in bytes.
+	maxAttachmentSize = 100 << 20
 )
 
 // attachmentTypes are the media types that attachments may have; "image/" is
@@ -66,7 +66,7 @@ func checkAttachments(body []byte) error {
 	if raw[0] != '[' || json.Unmarshal(raw, &list) != nil {
 		return attachmentFault("", "The attachments must be an array of objects.")
 	}
-	if len(list) > MaxAttachments {
+	if len(list) > maxAttachments {
 		return attachmentFault("", "A message has at most 10 attachments.")
 	}
 	for i, attachment := range list {
@@ -151,7 +151,7 @@ func text(value json.RawMessage) (string, bool) {
 
 func goodURL(value json.RawMessage) bool {
 	raw, ok := text(value)
-	if !ok || len(raw) > MaxAttachmentURL {
+	if !ok || len(raw) > maxAttachmentURL {
 		return false
 	}
 	u, err := url.Parse(raw)
@@ -162,7 +162,7 @@ func goodURL(value json.RawMessage) bool {
 func goodName(value json.RawMessage) bool {
 	name, ok := text(value)
 	n := utf8.RuneCountInString(name)
-	return ok && n >= 1 && n <= MaxAttachmentName && !strings.ContainsFunc(name, unicode.IsControl)
+	return ok && n >= 1 && n <= maxAttachmentName && !strings.ContainsFunc(name, unicode.IsControl)
 }
 
 func goodType(value json.RawMessage) bool {
@@ -174,5 +174,5 @@ func goodType(value json.RawMessage) bool {
 
 func goodSize(value json.RawMessage) bool {
 	size, err := strconv.ParseInt(string(value), 10, 64)
-	return err == nil && size >= 1 && size <= MaxAttachmentSize
+	return err == nil && size >= 1 && size <= maxAttachmentSize
 }

@@ -3,6 +3,7 @@ package messaging
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"hash/crc32"
 
 	"github.com/google/uuid"
@@ -28,6 +29,15 @@ func AppendCursor(to []byte, user uuid.UUID, offset int64) []byte {
 	binary.BigEndian.PutUint64(raw[1:], uint64(offset)) //nolint:gosec // G115: offsets are never negative
 	binary.BigEndian.PutUint32(raw[9:], cursorCheck(user, raw[:9]))
 	return cursorEncoding.AppendEncode(to, raw[:])
+}
+
+// AppendUUID appends an id's text, which uuid.UUID's own methods allocate.
+func AppendUUID(to []byte, id uuid.UUID) []byte {
+	to = append(hex.AppendEncode(to, id[:4]), '-')
+	to = append(hex.AppendEncode(to, id[4:6]), '-')
+	to = append(hex.AppendEncode(to, id[6:8]), '-')
+	to = append(hex.AppendEncode(to, id[8:10]), '-')
+	return hex.AppendEncode(to, id[10:])
 }
 
 // DecodeCursor returns the offset; ok is false for what is no cursor of this

@@ -17,9 +17,9 @@ import (
 const (
 	// MaxMembers is how many members a conversation has at most.
 	MaxMembers = 200
-	// MaxSubject is how many characters a support conversation's subject has at
+	// maxSubject is how many characters a support conversation's subject has at
 	// most.
-	MaxSubject = 120
+	maxSubject = 120
 )
 
 var (
@@ -125,7 +125,7 @@ func (s *Service) OpenSupport(ctx context.Context, user uuid.UUID, subject strin
 		return Conversation{}, nil, errNoSupport
 	}
 	subject = strings.TrimSpace(subject)
-	if n := utf8.RuneCountInString(subject); n < 1 || n > MaxSubject || !utf8.ValidString(subject) || strings.ContainsFunc(subject, unicode.IsControl) {
+	if n := utf8.RuneCountInString(subject); n < 1 || n > maxSubject || !utf8.ValidString(subject) || strings.ContainsFunc(subject, unicode.IsControl) {
 		return Conversation{}, nil, errSubject
 	}
 	if wait := s.openings.Take(user); wait > 0 {

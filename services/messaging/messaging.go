@@ -6,7 +6,6 @@ package messaging
 
 import (
 	"bytes"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -253,35 +252,24 @@ func MessagePayload(m Message) json.RawMessage {
 	// replay: reflection takes ten times as long.
 	out := make([]byte, 0, len(m.Body)+320)
 	out = append(out, `{"conversation_id":"`...)
-	out = appendUUID(out, m.ConversationID)
+	out = AppendUUID(out, m.ConversationID)
 	out = append(out, `","seq":`...)
 	out = strconv.AppendInt(out, m.Seq, 10)
 	out = append(out, `,"id":"`...)
-	out = appendUUID(out, m.ID)
+	out = AppendUUID(out, m.ID)
 	if m.System() { // no client chose its client_id
 		out = append(out, `","system":true,"body":`...)
 	} else {
 		out = append(out, `","client_id":"`...)
-		out = appendUUID(out, m.ClientID)
+		out = AppendUUID(out, m.ClientID)
 		out = append(out, `","from":"`...)
-		out = appendUUID(out, m.SenderID)
+		out = AppendUUID(out, m.SenderID)
 		out = append(out, `","body":`...)
 	}
 	out = append(out, m.Body...)
 	out = append(out, `,"sent_at":"`...)
 	out = m.SentAt.UTC().AppendFormat(out, time.RFC3339Nano)
 	return append(out, `"}`...)
-}
-
-func appendUUID(out []byte, id uuid.UUID) []byte {
-	var text [36]byte
-	hex.Encode(text[:8], id[:4])
-	hex.Encode(text[9:13], id[4:6])
-	hex.Encode(text[14:18], id[6:8])
-	hex.Encode(text[19:23], id[8:10])
-	hex.Encode(text[24:], id[10:])
-	text[8], text[13], text[18], text[23] = '-', '-', '-', '-'
-	return append(out, text[:]...)
 }
 
 // TypingSignal tells that a member is writing in a conversation.

@@ -1,5 +1,5 @@
 // Package testkit gives tests real parts: a PostgreSQL database of their own, a
-// NATS server, and signed tokens.
+// NATS server, signed tokens, and clients that open sockets.
 package testkit
 
 import (

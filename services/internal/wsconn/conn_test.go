@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/marketplane/marketplane/services/internal/testkit"
 )
 
 func TestMessagesOfEverySize(t *testing.T) {
@@ -497,14 +499,7 @@ func TestHandshakesAreChecked(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.http.URL, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			r.Header.Set("Connection", "Upgrade")
-			r.Header.Set("Upgrade", "websocket")
-			r.Header.Set("Sec-WebSocket-Version", "13")
-			r.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+			r := testkit.Upgrade(t, s.http.URL, "test.v1")
 			tt.change(r)
 			response, err := s.http.Client().Do(r)
 			if err != nil {

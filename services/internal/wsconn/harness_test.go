@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/marketplane/marketplane/services/internal/testkit"
 )
 
 // What the tests put into frames (RFC 6455, section 5.2).
@@ -157,15 +159,8 @@ func (u unread) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 func pipe(t testing.TB, g *Group, rec *recorder) net.Conn {
 	t.Helper()
 	ours, theirs := net.Pipe()
-	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
-	for name, value := range map[string]string{
-		"Connection": "Upgrade", "Upgrade": "websocket",
-		"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-	} {
-		r.Header.Set(name, value)
-	}
 	var err error
-	if rec.conn, err = g.Accept(unread{httptest.NewRecorder(), ours}, r, "", rec); err != nil {
+	if rec.conn, err = g.Accept(unread{httptest.NewRecorder(), ours}, testkit.Upgrade(t, "http://test/", "test.v1"), "test.v1", rec); err != nil {
 		t.Fatal(err)
 	}
 	rec.conn.Start()

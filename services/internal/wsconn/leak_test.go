@@ -5,10 +5,11 @@ import (
 	"errors"
 	"runtime"
 	"strconv"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/marketplane/marketplane/services/internal/testkit"
 )
 
 // What has no file descriptor of its own, as TLS, is served in the plain way.
@@ -25,9 +26,8 @@ func TestConnectionsWithoutADescriptor(t *testing.T) {
 // Connections come and go, in every way to go, and leave nothing.
 func TestConnectionsLeaveNothingBehind(t *testing.T) {
 	// Not parallel: it counts goroutines, and weighs the heap.
-	const total, atATime = 2000, 32
 	s := newServer(t, Options{CloseTimeout: 20 * time.Millisecond}, echo)
-	one := func(i int) error {
+	testkit.LeavesNothing(t, 2000, 2<<20, s.http.CloseClientConnections, func(i int) error {
 		r, rec, err := s.open(clientFrame(flagFin|opText, "hello")...)
 		if err != nil {
 			return err
@@ -48,48 +48,7 @@ func TestConnectionsLeaveNothingBehind(t *testing.T) {
 		_ = r.conn.Close()
 		_, notClosed := await("the end", rec.closed)
 		return errors.Join(err, notClosed)
-	}
-	many := func(n int) {
-		var wg sync.WaitGroup
-		next := make(chan int)
-		for range atATime {
-			wg.Go(func() {
-				for i := range next {
-					if err := one(i); err != nil {
-						t.Error(err)
-					}
-				}
-			})
-		}
-		for i := range n {
-			next <- i
-		}
-		close(next)
-		wg.Wait()
-	}
-	weigh := func() (goroutines int, heap uint64) {
-		s.http.CloseClientConnections()
-		var stats runtime.MemStats
-		runtime.GC()
-		runtime.GC() // what finalizers and pools held
-		runtime.ReadMemStats(&stats)
-		return runtime.NumGoroutine(), stats.HeapAlloc
-	}
-	many(500) // workers and pools are there now
-	goroutines, heap := weigh()
-	many(total)
-	deadline := time.Now().Add(patience)
-	for {
-		nowGoroutines, nowHeap := weigh()
-		// There may be more workers than before: as many as clients at a time.
-		if nowGoroutines <= goroutines+atATime && nowHeap < heap+2<<20 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d goroutines and %d bytes, before %d and %d", nowGoroutines, nowHeap, goroutines, heap)
-		}
-		runtime.Gosched()
-	}
+	})
 }
 
 // Peers that speak and never answer pings keep no goroutine for each.

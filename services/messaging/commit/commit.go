@@ -32,37 +32,33 @@ type Writer interface {
 
 // Options bound a Queue. Zero values mean the defaults.
 type Options struct {
-	// Delay is how long a draft may wait for others, when there are others: 3 ms.
-	Delay time.Duration
 	// MaxBatch is how many drafts one transaction takes: 200.
 	MaxBatch int
 	// MaxWaiting is how many drafts may wait for a transaction: 2000.
 	MaxWaiting int
-	// Timeout bounds the writing of one batch: 5 s.
-	Timeout time.Duration
 }
 
 func (o Options) withDefaults() Options {
-	if o.Delay == 0 {
-		o.Delay = 3 * time.Millisecond
-	}
 	if o.MaxBatch == 0 {
 		o.MaxBatch = 200
 	}
 	if o.MaxWaiting == 0 {
 		o.MaxWaiting = 2000
 	}
-	if o.Timeout == 0 {
-		o.Timeout = 5 * time.Second
-	}
 	return o
 }
 
-// lanes is how many batches are written at a time: one commits while the other
-// one is prepared. More would take database connections from readers. A
-// conversation has one lane, which keeps its drafts in order, and keeps two
-// batches from waiting for each other's locks.
-const lanes = 2
+const (
+	// delay is how long a draft may wait for others, when there are others.
+	delay = 3 * time.Millisecond
+	// writeTimeout bounds the writing of one batch.
+	writeTimeout = 5 * time.Second
+	// lanes is how many batches are written at a time: one commits while the other
+	// one is prepared. More would take database connections from readers. A
+	// conversation has one lane, which keeps its drafts in order, and keeps two
+	// batches from waiting for each other's locks.
+	lanes = 2
+)
 
 var (
 	errOverloaded = fault.New(fault.Unavailable, "overloaded",
@@ -191,7 +187,7 @@ func (q *Queue) run(waiting <-chan request) {
 		if len(requests) == 0 {
 			return // stopped, and nothing waits
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), q.options.Timeout)
+		ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
 		q.write(ctx, requests)
 		cancel()
 		clear(requests) // bodies are not kept for the next batch
@@ -213,13 +209,13 @@ func (q *Queue) collect(waiting <-chan request, requests []request, last int) []
 	if len(requests) >= min(last, q.options.MaxBatch) {
 		return requests
 	}
-	delay := time.NewTimer(q.options.Delay)
-	defer delay.Stop()
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
 	for len(requests) < min(last, q.options.MaxBatch) {
 		select {
 		case r := <-waiting:
 			requests = append(requests, r)
-		case <-delay.C:
+		case <-timer.C:
 			return requests
 		case <-q.stop:
 			return requests

@@ -44,7 +44,7 @@ func (h *Hub) noteGap(u *user) {
 func (h *Hub) publishItem(scratch []byte, kind messaging.Kind, payload []byte, receivers []receiver) []byte {
 	if len(receivers) >= manyFrom {
 		scratch = appendMany(scratch[:0], manyItems, kind, payload, receivers)
-		if !h.published(h.bus.PublishMany(scratch)) {
+		if !h.published(h.bus.PublishMany(scratch), itemNotPublished) {
 			for _, r := range receivers {
 				h.missed.add(r.id, r.offset)
 			}
@@ -53,7 +53,7 @@ func (h *Hub) publishItem(scratch []byte, kind messaging.Kind, payload []byte, r
 	}
 	for _, r := range receivers {
 		scratch = appendItem(scratch[:0], messaging.Item{Offset: r.offset, Kind: kind, Payload: payload})
-		if !h.published(h.bus.Publish(r.id, scratch)) {
+		if !h.published(h.bus.Publish(r.id, scratch), itemNotPublished) {
 			h.missed.add(r.id, r.offset)
 		}
 	}
@@ -70,7 +70,7 @@ func (h *Hub) Signal(users []uuid.UUID, signal messaging.Signal) {
 	if len(users) < manyFrom {
 		data := encodeSignal(signal)
 		for _, id := range users {
-			h.published(h.bus.Publish(id, data))
+			h.published(h.bus.Publish(id, data), signalNotPublished)
 		}
 		return
 	}
@@ -78,15 +78,15 @@ func (h *Hub) Signal(users []uuid.UUID, signal messaging.Signal) {
 	for len(receivers) > 0 {
 		n := min(len(receivers), maxMany)
 		data = appendMany(data[:0], manySignal, signal.Kind, signal.Payload, receivers[:n])
-		h.published(h.bus.PublishMany(data))
+		h.published(h.bus.PublishMany(data), signalNotPublished)
 		receivers = receivers[n:]
 	}
 }
 
 // published says whether the bus took it, and counts what it did not.
-func (h *Hub) published(err error) bool {
+func (h *Hub) published(err error, dropped string) bool {
 	if err != nil {
-		h.metrics.dropped.WithLabelValues("not_published").Inc()
+		h.metrics.dropped.WithLabelValues(dropped).Inc()
 	}
 	return err == nil
 }

@@ -200,7 +200,7 @@ func (h *Hub) Stop(ctx context.Context) error {
 func (h *Hub) BusReconnected() {
 	h.compareAll()
 	for user, head := range h.missed.take() {
-		if !h.published(h.bus.Publish(user, encodeHead(head))) {
+		if !h.published(h.bus.Publish(user, encodeHead(head)), itemNotPublished) {
 			h.missed.add(user, head)
 		}
 	}

@@ -263,11 +263,24 @@ func newWorld(t *testing.T, options Options) world {
 	t.Helper()
 	w := world{store: newFakeStore(), bus: newFakeBus()}
 	w.elsewhere = newFakeBus(w.bus)
+	w.start(t, options)
+	return w
+}
+
+// otherProcess is the hub of the other process.
+func (w world) otherProcess(t *testing.T) world {
+	t.Helper()
+	other := world{store: w.store, bus: w.elsewhere, elsewhere: w.bus}
+	other.start(t, Options{})
+	return other
+}
+
+func (w *world) start(t *testing.T, options Options) {
+	t.Helper()
 	w.Hub = New(w.store, w.bus, options, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err := w.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return w
 }
 
 func (w world) stop(t *testing.T) {

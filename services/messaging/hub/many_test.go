@@ -2,7 +2,6 @@ package hub
 
 import (
 	"encoding/json"
-	"log/slog"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/marketplane/marketplane/services/messaging"
 )
@@ -31,11 +29,8 @@ func TestWhatManyGetIsSentOnce(t *testing.T) {
 				w := newWorld(t, Options{})
 				defer w.stop(t)
 				listener := newFakeBus(w.bus, w.elsewhere)
-				other := New(w.store, w.elsewhere, Options{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-				if err := other.Start(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				defer world{Hub: other}.stop(t)
+				other := w.otherProcess(t)
+				defer other.stop(t)
 
 				payload := json.RawMessage(`{"text":"hello"}`)
 				var wires []*fakeWire
@@ -44,7 +39,7 @@ func TestWhatManyGetIsSentOnce(t *testing.T) {
 					user := uuid.New()
 					listener.subscribed[user]++
 					w.store.add(user, i%3) // they are not all at one offset
-					wire, _ := []world{w, {Hub: other, store: w.store}}[i%2].connect(t, user, nil)
+					wire, _ := []world{w, other}[i%2].connect(t, user, nil)
 					w.store.add(user, 1)
 					wires = append(wires, wire)
 					items = append(items, messaging.Item{UserID: user, Offset: int64(i%3) + 1, Kind: messaging.KindMessage, Payload: payload})
@@ -97,16 +92,13 @@ func TestSignalsReachEveryoneOnce(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, Options{})
 				defer w.stop(t)
-				other := New(w.store, w.elsewhere, Options{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-				if err := other.Start(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				defer world{Hub: other}.stop(t)
+				other := w.otherProcess(t)
+				defer other.stop(t)
 				var users []uuid.UUID
 				var wires []*fakeWire
 				for i := range members {
 					user := uuid.New()
-					wire, _ := []world{w, {Hub: other, store: w.store}}[i%2].connect(t, user, nil)
+					wire, _ := []world{w, other}[i%2].connect(t, user, nil)
 					users, wires = append(users, user), append(wires, wire)
 				}
 				stranger, _ := w.connect(t, uuid.New(), nil)
@@ -132,7 +124,8 @@ func TestWhatManyMissedIsToldLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{})
 		defer w.stop(t)
-		other := New(w.store, w.elsewhere, Options{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		other := w.otherProcess(t)
+		defer other.stop(t)
 		var items []messaging.Item
 		var wires []*fakeWire
 		for range manyFrom {

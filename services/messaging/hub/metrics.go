@@ -15,6 +15,12 @@ const (
 	sourceStore = "store"
 )
 
+// What the bus did not take: an item is found again, a signal is gone.
+const (
+	itemNotPublished   = "not_published"
+	signalNotPublished = "signal_not_published"
+)
+
 // kinds are those of stream items that are counted by themselves.
 var kinds = [...]messaging.Kind{
 	messaging.KindMessage, messaging.KindSystemMessage, messaging.KindTask, messaging.KindReceipt, messaging.KindSession, messaging.KindConversation,
@@ -77,7 +83,7 @@ func newMetrics(registry prometheus.Registerer, h *Hub) metrics {
 		}, []string{"result"}),
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "marketplane_messaging_dropped_total",
-			Help: "What was dropped and had to be found again, by reason: not_published, heads_not_read, bus_overflow.",
+			Help: "What was dropped, by reason: not_published, heads_not_read, bus_overflow (items are found again in the database), signal_not_published (typing or presence, gone for good).",
 		}, []string{"reason"}),
 	}
 	for i, kind := range kinds {

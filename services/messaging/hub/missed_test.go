@@ -1,28 +1,16 @@
 package hub
 
 import (
-	"errors"
-	"log/slog"
+	"encoding/json"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/marketplane/marketplane/services/messaging"
 )
-
-// cutBus is a process's own connection to the bus, which breaks.
-type cutBus struct {
-	*fakeBus
-	cut bool
-}
-
-func (b *cutBus) Publish(user uuid.UUID, data []byte) error {
-	if b.cut {
-		return errors.New("cut off")
-	}
-	return b.fakeBus.Publish(user, data)
-}
 
 // What one process writes while it alone is cut off from the bus reaches the
 // others' clients when it is back, not with the next comparison.
@@ -35,19 +23,37 @@ func TestWhatCouldNotBePublishedIsToldLater(t *testing.T) {
 		wire, _ := w.connect(t, user, nil)
 		time.Sleep(time.Minute + tick/4) // between two comparisons
 
-		connection := &cutBus{fakeBus: w.elsewhere, cut: true}
-		other := New(w.store, connection, Options{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		other := w.otherProcess(t)
+		defer other.stop(t)
+		w.elsewhere.setDown(true)
 		other.Announce(w.store.add(user, 2))
 		other.Announce(w.store.add(user, 1))
 		other.BusReconnected() // and lost again
 		wire.want(t)
-		connection.cut = false
+		w.elsewhere.setDown(false)
 		other.BusReconnected()
 		time.Sleep(tick / 4)
 		wire.want(t, 1, 2, 3)
 		other.BusReconnected()
 		if n := len(other.missed.take()); n != 0 {
 			t.Errorf("%d heads are told for ever", n)
+		}
+	})
+}
+
+func TestWhatTheBusDoesNotTakeIsCounted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{})
+		defer w.stop(t)
+		w.bus.setDown(true)
+		user := uuid.New()
+		w.Announce(w.store.add(user, 2))
+		w.Signal([]uuid.UUID{user}, messaging.Signal{Kind: messaging.KindTyping, Payload: json.RawMessage(`{}`)})
+		for reason, want := range map[string]float64{itemNotPublished: 2, signalNotPublished: 1} {
+			if got := testutil.ToFloat64(w.metrics.dropped.WithLabelValues(reason)); got != want {
+				t.Errorf("%s: %v, want %v", reason, got, want)
+			}
 		}
 	})
 }

@@ -35,8 +35,7 @@ func (s *Store) Block(ctx context.Context, block messaging.Block) error {
 // Unblock implements messaging.Blocklist.
 func (s *Store) Unblock(ctx context.Context, blocker, blocked uuid.UUID) error {
 	err := s.changeBlock(ctx, blocker, blocked, func(q *db.Queries) error {
-		_, err := q.DeleteBlock(ctx, db.DeleteBlockParams{BlockerID: blocker, BlockedID: blocked})
-		return err
+		return q.DeleteBlock(ctx, db.DeleteBlockParams{BlockerID: blocker, BlockedID: blocked})
 	})
 	if err != nil {
 		return failed("unblock a user for "+blocker.String(), err)

@@ -7,24 +7,23 @@
 -- Whoever reads a conversation's members after this sees them as they are until
 -- the transaction ends: who changes them holds this lock, too.
 -- name: LockConversations :many
-SELECT id, head, blocked
+SELECT id, head
 FROM conversations
 WHERE id = ANY (@ids::uuid[])
 ORDER BY id
 FOR NO KEY UPDATE;
 
--- Run it after LockConversations, as a statement with a snapshot of its own:
--- then no writer of the same key can be under way.
--- name: FindSent :many
-SELECT d.place::integer AS place, m.id, m.seq, m.sent_at, (m.body = d.body)::boolean AS same_body
+-- What of some messages the system has written already. Run it after
+-- LockConversations, as a statement with a snapshot of its own: then no writer of
+-- the same key can be under way.
+-- name: SystemMessagesSent :many
+SELECT m.client_id
 FROM messages m
 JOIN (
-    SELECT unnest(@places::integer[])        AS place,
-           unnest(@conversation_ids::uuid[]) AS conversation_id,
-           unnest(@sender_ids::uuid[])       AS sender_id,
-           unnest(@client_ids::uuid[])       AS client_id,
-           unnest(@bodies::text[])::jsonb    AS body
-) d ON m.conversation_id = d.conversation_id AND m.sender_id = d.sender_id AND m.client_id = d.client_id;
+    SELECT unnest(@conversation_ids::uuid[]) AS conversation_id,
+           unnest(@client_ids::uuid[])       AS client_id
+) d ON m.conversation_id = d.conversation_id AND m.client_id = d.client_id
+WHERE m.sender_id = '00000000-0000-0000-0000-000000000000';
 
 -- name: InsertMessages :exec
 INSERT INTO messages (conversation_id, seq, id, sender_id, client_id, body, sent_at)
@@ -178,7 +177,7 @@ INSERT INTO blocks (id, blocker_id, blocked_id, created_at)
 VALUES (@id, @blocker_id, @blocked_id, @created_at)
 ON CONFLICT (blocker_id, blocked_id) DO NOTHING;
 
--- name: DeleteBlock :execrows
+-- name: DeleteBlock :exec
 DELETE FROM blocks
 WHERE blocker_id = @blocker_id AND blocked_id = @blocked_id;
 

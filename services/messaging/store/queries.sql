@@ -83,22 +83,28 @@ WITH item AS MATERIALIZED (
 SELECT p.place::integer AS place, p."offset"::bigint AS "offset", p.payload::text AS payload
 FROM placed p;
 
--- The newest of what is too old, of some users from one on.
+-- The newest of what is too old, of some users from one on. What the table of the
+-- release before holds is, once all of it is. Each of the two is limited by
+-- itself, so that each is read in the order of its own index and no further.
 -- name: ExpiredPlaces :many
-SELECT s.user_id, max(s."offset")::bigint AS tail
-FROM stream_entries s
-WHERE s.created_at < @keep_from AND s.user_id > @from_user
-GROUP BY s.user_id
-ORDER BY s.user_id
-LIMIT @max_users;
-
--- The same in the table of the release before, once it is wholly too old.
--- name: ExpiredPlacesBefore :many
-SELECT b.user_id, max(b."offset")::bigint AS tail
-FROM stream_items_before b
-WHERE b.user_id > @from_user AND NOT EXISTS (SELECT FROM stream_items_before y WHERE y.created_at >= @keep_from)
-GROUP BY b.user_id
-ORDER BY b.user_id
+SELECT e.user_id, max(e.tail)::bigint AS tail
+FROM (
+    (SELECT s.user_id, max(s."offset")::bigint AS tail
+     FROM stream_entries s
+     WHERE s.created_at < @keep_from AND s.user_id > @from_user
+     GROUP BY s.user_id
+     ORDER BY s.user_id
+     LIMIT @max_users)
+    UNION ALL
+    (SELECT b.user_id, max(b."offset")::bigint AS tail
+     FROM stream_items_before b
+     WHERE b.user_id > @from_user AND NOT EXISTS (SELECT FROM stream_items_before y WHERE y.created_at >= @keep_from)
+     GROUP BY b.user_id
+     ORDER BY b.user_id
+     LIMIT @max_users)
+) e
+GROUP BY e.user_id
+ORDER BY e.user_id
 LIMIT @max_users;
 
 -- name: RollStreamDays :one

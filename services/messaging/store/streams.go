@@ -110,25 +110,8 @@ const expireBatch = 500
 // What is too old is not written to any more, so that one pass sees all of it.
 func (s *Store) Expire(ctx context.Context, before time.Time) (dropped int, err error) {
 	keepFrom := before.UTC().Truncate(24 * time.Hour)
-	if err := s.raiseTails(ctx, func(from uuid.UUID) (db.RaiseTailsParams, error) {
-		rows, err := s.queries.ExpiredPlaces(ctx, db.ExpiredPlacesParams{KeepFrom: keepFrom, FromUser: from, MaxUsers: expireBatch})
-		var raise db.RaiseTailsParams
-		for _, row := range rows {
-			raise.UserIds, raise.Tails = append(raise.UserIds, row.UserID), append(raise.Tails, row.Tail)
-		}
-		return raise, err
-	}); err != nil {
-		return 0, failed("find old stream items", err)
-	}
-	if err := s.raiseTails(ctx, func(from uuid.UUID) (db.RaiseTailsParams, error) {
-		rows, err := s.queries.ExpiredPlacesBefore(ctx, db.ExpiredPlacesBeforeParams{KeepFrom: keepFrom, FromUser: from, MaxUsers: expireBatch})
-		var raise db.RaiseTailsParams
-		for _, row := range rows {
-			raise.UserIds, raise.Tails = append(raise.UserIds, row.UserID), append(raise.Tails, row.Tail)
-		}
-		return raise, err
-	}); err != nil {
-		return 0, failed("find old stream items of the release before", err)
+	if err := s.raiseTails(ctx, keepFrom); err != nil {
+		return 0, failed("raise the tails of streams", err)
 	}
 	n, err := s.queries.RollStreamDays(ctx, db.RollStreamDaysParams{KeepFrom: keepFrom, Ahead: daysAhead})
 	if err != nil {
@@ -137,13 +120,17 @@ func (s *Store) Expire(ctx context.Context, before time.Time) (dropped int, err 
 	return int(n), nil
 }
 
-// raiseTails raises the tails that find returns, page by page. Each page begins
-// after the user that find is given.
-func (s *Store) raiseTails(ctx context.Context, find func(from uuid.UUID) (db.RaiseTailsParams, error)) error {
+// raiseTails raises the tails of all streams that have something too old, page by
+// page.
+func (s *Store) raiseTails(ctx context.Context, keepFrom time.Time) error {
 	for from := uuid.Nil; ; {
-		raise, err := find(from)
-		if err != nil || len(raise.UserIds) == 0 {
+		rows, err := s.queries.ExpiredPlaces(ctx, db.ExpiredPlacesParams{KeepFrom: keepFrom, FromUser: from, MaxUsers: expireBatch})
+		if err != nil || len(rows) == 0 {
 			return err
+		}
+		var raise db.RaiseTailsParams
+		for _, row := range rows {
+			raise.UserIds, raise.Tails = append(raise.UserIds, row.UserID), append(raise.Tails, row.Tail)
 		}
 		err = postgres.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 			q := s.queries.WithTx(tx)
@@ -152,9 +139,9 @@ func (s *Store) raiseTails(ctx context.Context, find func(from uuid.UUID) (db.Ra
 			}
 			return q.RaiseTails(ctx, raise)
 		})
-		if err != nil || len(raise.UserIds) < expireBatch {
+		if err != nil || len(rows) < expireBatch {
 			return err
 		}
-		from = raise.UserIds[len(raise.UserIds)-1]
+		from = rows[len(rows)-1].UserID
 	}
 }

@@ -48,7 +48,7 @@ func (s *Store) writeSystem(ctx context.Context, q *db.Queries, all []event) err
 	insert := db.InsertMessagesParams{SentAt: s.now().UTC().Truncate(time.Microsecond)}
 	for i := range all {
 		e := &all[i]
-		if !e.speaks() || sent[i] {
+		if !e.speaks() || sent[e.id] {
 			continue
 		}
 		body, err := messaging.ChangeBody(e.changed())
@@ -71,6 +71,9 @@ func (s *Store) writeSystem(ctx context.Context, q *db.Queries, all []event) err
 		insert.ClientIds = append(insert.ClientIds, m.ClientID)
 		insert.Bodies = append(insert.Bodies, string(m.Body))
 	}
+	if len(insert.Ids) == 0 {
+		return nil
+	}
 	if err := q.InsertMessages(ctx, insert); err != nil {
 		return fmt.Errorf("insert system messages: %w", err)
 	}
@@ -87,26 +90,22 @@ func (s *Store) writeSystem(ctx context.Context, q *db.Queries, all []event) err
 // speaks says whether the system writes about the event.
 func (e *event) speaks() bool { return e.change != nil && e.conversation != uuid.Nil }
 
-// sentBefore marks the events about which the system has written already.
-func sentBefore(ctx context.Context, q *db.Queries, all []event) (map[int]bool, error) {
-	find := db.FindSentParams{}
-	for i, e := range all {
-		if !e.speaks() {
-			continue
+// sentBefore marks the events, by id, about which the system has written already.
+func sentBefore(ctx context.Context, q *db.Queries, all []event) (map[uuid.UUID]bool, error) {
+	var find db.SystemMessagesSentParams
+	for _, e := range all {
+		if e.speaks() {
+			find.ConversationIds = append(find.ConversationIds, e.conversation)
+			find.ClientIds = append(find.ClientIds, e.id)
 		}
-		find.Places = append(find.Places, int32(i))
-		find.ConversationIds = append(find.ConversationIds, e.conversation)
-		find.SenderIds = append(find.SenderIds, uuid.Nil)
-		find.ClientIds = append(find.ClientIds, e.id)
-		find.Bodies = append(find.Bodies, "{}") // whatever it says, it is there
 	}
-	rows, err := q.FindSent(ctx, find)
+	ids, err := q.SystemMessagesSent(ctx, find)
 	if err != nil {
 		return nil, fmt.Errorf("find system messages written before: %w", err)
 	}
-	sent := make(map[int]bool, len(rows))
-	for _, row := range rows {
-		sent[int(row.Place)] = true
+	sent := make(map[uuid.UUID]bool, len(ids))
+	for _, id := range ids {
+		sent[id] = true
 	}
 	return sent, nil
 }

@@ -11,8 +11,6 @@ const (
 	CodeSessionEnded = 4001
 	// CodeTooLarge closes on a frame above hello's max_payload.
 	CodeTooLarge = 4002
-	// CodeTryLater closes when the server can't go on with this connection.
-	CodeTryLater = 4100
 	// CodeSlowConsumer closes when the client does not read what waits for it.
 	CodeSlowConsumer = 4101
 	// CodeAuthTimeout closes when no auth succeeded in time.

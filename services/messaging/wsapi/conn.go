@@ -127,6 +127,9 @@ func (c *conn) Closed(closure wsconn.Closure) {
 	if c.place != nil {
 		c.place.Leave()
 	}
+	if closure.Err != nil {
+		c.server.log.Debug("connection not closed in order", "user", c.who().UserID, "error", closure.Err)
+	}
 	switch {
 	case closedByUs: // counted by end
 	case closure.ByPeer:
@@ -276,7 +279,7 @@ func (c *conn) Signal(signal messaging.Signal) {
 		return
 	}
 	var scratch [headSize]byte
-	c.event(eventHead(scratch[:0], string(signal.Kind), "", signal.Payload), signal.Payload)
+	c.event(eventHead(scratch[:0], signal.Kind, signal.Payload), signal.Payload)
 }
 
 // Room implements hub.Wire.
@@ -297,7 +300,7 @@ func (c *conn) Move(after, deadline time.Duration) {
 // SessionEnded implements hub.Wire.
 func (c *conn) SessionEnded(payload json.RawMessage) {
 	if !c.ending.Load() {
-		c.event(eventHead(nil, string(messaging.KindSession), "", payload), payload)
+		c.event(eventHead(nil, messaging.KindSession, payload), payload)
 	}
 }
 

@@ -2,7 +2,6 @@ package wsapi
 
 import (
 	"bytes"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -82,7 +81,7 @@ func appendSent(b []byte, re uint64, sent messaging.Sent) []byte {
 	b = append(b, `{"re":`...)
 	b = strconv.AppendUint(b, re, 10)
 	b = append(b, `,"ok":{"id":"`...)
-	b = appendUUID(b, sent.ID)
+	b = messaging.AppendUUID(b, sent.ID)
 	b = append(b, `","seq":`...)
 	b = strconv.AppendInt(b, sent.Seq, 10)
 	b = append(b, `,"duplicate":`...)
@@ -90,27 +89,15 @@ func appendSent(b []byte, re uint64, sent messaging.Sent) []byte {
 	return append(b, "}}\n"...)
 }
 
-func appendUUID(b []byte, id uuid.UUID) []byte {
-	b = append(hex.AppendEncode(b, id[:4]), '-')
-	b = append(hex.AppendEncode(b, id[4:6]), '-')
-	b = append(hex.AppendEncode(b, id[6:8]), '-')
-	b = append(hex.AppendEncode(b, id[8:10]), '-')
-	return hex.AppendEncode(b, id[10:])
-}
-
-// eventHead begins an event: op, and the cursor if there is one. The payload's
-// own fields follow, without their opening brace, and a newline.
-func eventHead(b []byte, op, cursor string, payload json.RawMessage) []byte {
+// eventHead begins an event that is in no stream. The payload's own fields
+// follow, without their opening brace, and a newline.
+func eventHead(b []byte, kind messaging.Kind, payload json.RawMessage) []byte {
 	b = append(b, `{"op":"`...)
-	b = append(b, op...)
-	if cursor != "" {
-		b = append(b, `","cursor":"`...)
-		b = append(b, cursor...)
-	}
+	b = append(b, kind...)
 	return endHead(b, payload)
 }
 
-// itemHead is eventHead for an item of a stream.
+// itemHead is eventHead for an item of a stream, which has a cursor.
 func itemHead(b []byte, item messaging.Item) []byte {
 	b = append(b, `{"op":"`...)
 	b = append(b, item.Kind...)

@@ -15,17 +15,25 @@ import (
 
 func TestEncodeEvent(t *testing.T) {
 	t.Parallel()
-	tests := map[string]struct{ cursor, payload, want string }{
-		"with cursor":    {"c", `{"a":1}`, `{"op":"task","cursor":"c","a":1}` + "\n"},
-		"without":        {"", `{"a":1}`, `{"op":"task","a":1}` + "\n"},
-		"empty payload":  {"c", `{ }`, `{"op":"task","cursor":"c" }` + "\n"},
-		"spaced payload": {"c", `{ "a": 1}`, `{"op":"task","cursor":"c", "a": 1}` + "\n"},
+	user := uuid.MustParse(someID)
+	item := func(payload string) []byte {
+		return itemHead(nil, messaging.Item{UserID: user, Offset: 7, Kind: messaging.KindTask, Payload: json.RawMessage(payload)})
+	}
+	signal := func(payload string) []byte { return eventHead(nil, messaging.KindTyping, json.RawMessage(payload)) }
+	cursor := `,"cursor":"` + messaging.EncodeCursor(user, 7) + `"`
+	tests := map[string]struct {
+		head          func(payload string) []byte
+		payload, want string
+	}{
+		"with cursor":    {item, `{"a":1}`, `{"op":"task"` + cursor + `,"a":1}`},
+		"without":        {signal, `{"a":1}`, `{"op":"typing","a":1}`},
+		"empty payload":  {item, `{ }`, `{"op":"task"` + cursor + ` }`},
+		"spaced payload": {item, `{ "a": 1}`, `{"op":"task"` + cursor + `, "a": 1}`},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			payload := json.RawMessage(tt.payload)
-			got := string(eventHead(nil, "task", tt.cursor, payload)) + tt.payload[1:] + "\n"
+			got := string(tt.head(tt.payload)) + tt.payload[1:]
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Error(diff)
 			}
@@ -74,15 +82,6 @@ func TestAppendSentIsTheReply(t *testing.T) {
 	}
 	if got.Re != 17 || got.OK.ID != sent.ID || got.OK.Seq != 42 || !got.OK.Duplicate || line[len(line)-1] != '\n' {
 		t.Errorf("%s", line)
-	}
-}
-
-func TestItemHeadHasTheCursor(t *testing.T) {
-	t.Parallel()
-	item := messaging.Item{UserID: uuid.MustParse(someID), Offset: 7, Kind: messaging.KindMessage, Payload: json.RawMessage(`{"a":1}`)}
-	want := `{"op":"message","cursor":"` + messaging.EncodeCursor(item.UserID, 7) + `",`
-	if got := string(itemHead(nil, item)); got != want {
-		t.Errorf("%s, want %s", got, want)
 	}
 }
 

@@ -567,15 +567,7 @@ func (c *peer) lastCursor() string {
 // status is the HTTP status and the problem's code of a refused upgrade.
 func (p *pod) status(t testing.TB, change func(*http.Request)) string {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.server.URL+wsapi.Path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Connection", "Upgrade")
-	r.Header.Set("Upgrade", "websocket")
-	r.Header.Set("Sec-WebSocket-Version", "13")
-	r.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
-	r.Header.Set("Sec-WebSocket-Protocol", wsapi.Subprotocol)
+	r := testkit.Upgrade(t, p.server.URL+wsapi.Path, wsapi.Subprotocol)
 	change(r)
 	response, err := p.server.Client().Do(r)
 	if err != nil {

@@ -6,10 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -332,16 +330,8 @@ func TestConnectsAreBoundedByAddress(t *testing.T) {
 		ConnectRate: messaging.Rate{PerSecond: 0.001, Burst: 2}, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 	})
 	from := func(address string) (status int, retryAfter string) {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, l.server.URL, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := testkit.Upgrade(t, l.server.URL, wsapi.Subprotocol)
 		r.Header.Set("X-Forwarded-For", address)
-		r.Header.Set("Connection", "Upgrade")
-		r.Header.Set("Upgrade", "websocket")
-		r.Header.Set("Sec-WebSocket-Version", "13")
-		r.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
-		r.Header.Set("Sec-WebSocket-Protocol", wsapi.Subprotocol)
 		response, err := l.server.Client().Do(r)
 		if err != nil {
 			t.Fatal(err)
@@ -363,7 +353,6 @@ func TestConnectsAreBoundedByAddress(t *testing.T) {
 // and leave nothing.
 func TestTenThousandConnectionsLeaveNothingBehind(t *testing.T) {
 	// Not parallel: it counts goroutines, and weighs the heap.
-	const total, atATime = 10_000, 32
 	l := newLocal(t, wsapi.Options{})
 	go func() {
 		for {
@@ -381,26 +370,29 @@ func TestTenThousandConnectionsLeaveNothingBehind(t *testing.T) {
 			}
 		}
 	}()
-	one := func(i int) {
+	settle := func() {
+		waitUntil(t, "every connection is gone", func() bool {
+			load := l.hub.Load()
+			return load.Live+load.Pending == 0
+		})
+	}
+	testkit.LeavesNothing(t, 10_000, 4<<20, settle, func(i int) error {
 		ws, _, err := websocket.Dial(t.Context(), l.url(), &websocket.DialOptions{ //nolint:bodyclose // the library closes it
 			Subprotocols: []string{wsapi.Subprotocol},
 		})
 		if err != nil {
-			t.Error(err)
-			return
+			return err
 		}
 		defer func() { _ = ws.CloseNow() }()
 		frame := fmt.Sprintf(`{"id":1,"op":"auth","token":"%s %s"}`+"\n"+
 			`{"id":2,"op":"send","conversation_id":%q,"client_id":%q,"body":{"a":1}}`, uuid.New(), uuid.New(), uuid.New(), uuid.New())
 		if err := ws.Write(t.Context(), websocket.MessageText, []byte(frame)); err != nil {
-			t.Error(err)
-			return
+			return err
 		}
 		for acked := false; !acked; {
 			_, reply, err := ws.Read(t.Context())
 			if err != nil {
-				t.Error(err)
-				return
+				return err
 			}
 			acked = bytes.Contains(reply, []byte(`"re":2`))
 		}
@@ -411,40 +403,6 @@ func TestTenThousandConnectionsLeaveNothingBehind(t *testing.T) {
 		case 1:
 			_ = ws.Close(websocket.StatusNormalClosure, "")
 		}
-	}
-	many := func(n int) {
-		var wg sync.WaitGroup
-		next := make(chan int)
-		for range atATime {
-			wg.Go(func() {
-				for i := range next {
-					one(i)
-				}
-			})
-		}
-		for i := range n {
-			next <- i
-		}
-		close(next)
-		wg.Wait()
-		waitUntil(t, "every connection is gone", func() bool {
-			load := l.hub.Load()
-			return load.Live+load.Pending == 0
-		})
-	}
-	weigh := func() (goroutines int, heap uint64) {
-		var stats runtime.MemStats
-		runtime.GC()
-		runtime.GC() // what finalizers and pools held
-		runtime.ReadMemStats(&stats)
-		return runtime.NumGoroutine(), stats.HeapAlloc
-	}
-	many(500) // workers and pools are there now
-	goroutines, heap := weigh()
-	many(total)
-	waitUntil(t, "goroutines and heap are back at the base", func() bool {
-		nowGoroutines, nowHeap := weigh()
-		// There may be more workers than before: as many as clients at a time.
-		return nowGoroutines <= goroutines+atATime && nowHeap < heap+4<<20
+		return nil
 	})
 }

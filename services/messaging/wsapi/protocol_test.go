@@ -119,7 +119,7 @@ func TestSilentConnectionsAreClosed(t *testing.T) {
 		c.wantClose(wsapi.CodeAuthTimeout)
 	})
 	t.Run("no pong", func(t *testing.T) {
-		pod := w.newPod(podOptions{socket: wsapi.Options{PingInterval: 50 * time.Millisecond, PingTimeout: 50 * time.Millisecond}})
+		pod := w.newPod(podOptions{socket: wsapi.Options{PingInterval: 50 * time.Millisecond, PingTimeout: time.Second}})
 		// Who does not read does not answer pings, either.
 		c := pod.connectDeaf(t, uuid.New())
 		waitUntil(t, "the connection is gone", func() bool { return pod.hub.Load().Live == 0 })

@@ -43,7 +43,7 @@ type Options struct {
 	// PingInterval is the time between pings, and PingTimeout how long the
 	// answer may take: contract.WebSocketPing and 20 s.
 	PingInterval, PingTimeout time.Duration
-	// MaxQueued is how many bytes may wait for a client: 256 KiB.
+	// MaxQueued is how many bytes may wait for a client: see wsconn.Options.
 	MaxQueued int
 	// Presence tells of those who announce themselves. Without it there is no
 	// such op.
@@ -67,9 +67,6 @@ func (o Options) withDefaults() Options {
 	if o.PingTimeout == 0 {
 		o.PingTimeout = 20 * time.Second
 	}
-	if o.MaxQueued == 0 {
-		o.MaxQueued = 256 << 10
-	}
 	if o.Rate == (messaging.Rate{}) {
 		o.Rate = messaging.Rate{PerSecond: 20, Burst: 60}
 	}
@@ -81,10 +78,11 @@ const (
 	maxPayload = 64 << 10
 	// commandTimeout bounds one command. It is above what a commit may take.
 	commandTimeout = 10 * time.Second
-	// flushTimeout bounds what is left to write when a connection ends, and
-	// endTimeout its end as a whole.
-	flushTimeout = 5 * time.Second
-	endTimeout   = commandTimeout + 2*flushTimeout
+	// closeTimeout is how long a client may take to answer a close frame, and
+	// endTimeout bounds the end of a connection as a whole: the commands that were
+	// taken, what waits to be written, and the close.
+	closeTimeout = 5 * time.Second
+	endTimeout   = commandTimeout + 2*closeTimeout
 )
 
 // Sessions verifies tokens, and knows which sessions have ended.
@@ -111,7 +109,7 @@ type Server struct {
 func NewServer(service *messaging.Service, h *hub.Hub, sessions Sessions, options Options, log *slog.Logger, registry prometheus.Registerer) *Server {
 	options = options.withDefaults()
 	sockets := wsconn.NewGroup(wsconn.Options{
-		MaxMessage: maxPayload, MaxQueued: options.MaxQueued, CloseTimeout: flushTimeout,
+		MaxMessage: maxPayload, MaxQueued: options.MaxQueued, CloseTimeout: closeTimeout,
 	})
 	s := &Server{
 		service: service, hub: h, sessions: sessions, options: options, log: log,

@@ -334,7 +334,7 @@ func (q *Queries) CountBlocks(ctx context.Context, blockerID uuid.UUID) (int64, 
 	return count, err
 }
 
-const deleteBlock = `-- name: DeleteBlock :execrows
+const deleteBlock = `-- name: DeleteBlock :exec
 DELETE FROM blocks
 WHERE blocker_id = $1 AND blocked_id = $2
 `
@@ -344,12 +344,9 @@ type DeleteBlockParams struct {
 	BlockedID uuid.UUID
 }
 
-func (q *Queries) DeleteBlock(ctx context.Context, arg DeleteBlockParams) (int64, error) {
-	result, err := q.db.Exec(ctx, deleteBlock, arg.BlockerID, arg.BlockedID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+func (q *Queries) DeleteBlock(ctx context.Context, arg DeleteBlockParams) error {
+	_, err := q.db.Exec(ctx, deleteBlock, arg.BlockerID, arg.BlockedID)
+	return err
 }
 
 const deleteMember = `-- name: DeleteMember :exec
@@ -365,68 +362,6 @@ type DeleteMemberParams struct {
 func (q *Queries) DeleteMember(ctx context.Context, arg DeleteMemberParams) error {
 	_, err := q.db.Exec(ctx, deleteMember, arg.ConversationID, arg.UserID)
 	return err
-}
-
-const findSent = `-- name: FindSent :many
-SELECT d.place::integer AS place, m.id, m.seq, m.sent_at, (m.body = d.body)::boolean AS same_body
-FROM messages m
-JOIN (
-    SELECT unnest($1::integer[])        AS place,
-           unnest($2::uuid[]) AS conversation_id,
-           unnest($3::uuid[])       AS sender_id,
-           unnest($4::uuid[])       AS client_id,
-           unnest($5::text[])::jsonb    AS body
-) d ON m.conversation_id = d.conversation_id AND m.sender_id = d.sender_id AND m.client_id = d.client_id
-`
-
-type FindSentParams struct {
-	Places          []int32
-	ConversationIds []uuid.UUID
-	SenderIds       []uuid.UUID
-	ClientIds       []uuid.UUID
-	Bodies          []string
-}
-
-type FindSentRow struct {
-	Place    int32
-	ID       uuid.UUID
-	Seq      int64
-	SentAt   time.Time
-	SameBody bool
-}
-
-// Run it after LockConversations, as a statement with a snapshot of its own:
-// then no writer of the same key can be under way.
-func (q *Queries) FindSent(ctx context.Context, arg FindSentParams) ([]FindSentRow, error) {
-	rows, err := q.db.Query(ctx, findSent,
-		arg.Places,
-		arg.ConversationIds,
-		arg.SenderIds,
-		arg.ClientIds,
-		arg.Bodies,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []FindSentRow
-	for rows.Next() {
-		var i FindSentRow
-		if err := rows.Scan(
-			&i.Place,
-			&i.ID,
-			&i.Seq,
-			&i.SentAt,
-			&i.SameBody,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
 }
 
 const headForMember = `-- name: HeadForMember :one
@@ -576,7 +511,7 @@ func (q *Queries) InsertTaskConversation(ctx context.Context, arg InsertTaskConv
 const lockConversations = `-- name: LockConversations :many
 
 
-SELECT id, head, blocked
+SELECT id, head
 FROM conversations
 WHERE id = ANY ($1::uuid[])
 ORDER BY id
@@ -584,9 +519,8 @@ FOR NO KEY UPDATE
 `
 
 type LockConversationsRow struct {
-	ID      uuid.UUID
-	Head    int64
-	Blocked bool
+	ID   uuid.UUID
+	Head int64
 }
 
 // Who is in which conversation, who blocks whom, and what the system writes.
@@ -604,7 +538,7 @@ func (q *Queries) LockConversations(ctx context.Context, ids []uuid.UUID) ([]Loc
 	var items []LockConversationsRow
 	for rows.Next() {
 		var i LockConversationsRow
-		if err := rows.Scan(&i.ID, &i.Head, &i.Blocked); err != nil {
+		if err := rows.Scan(&i.ID, &i.Head); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -697,6 +631,44 @@ func (q *Queries) SharedConversations(ctx context.Context, arg SharedConversatio
 			return nil, err
 		}
 		items = append(items, conversation_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const systemMessagesSent = `-- name: SystemMessagesSent :many
+SELECT m.client_id
+FROM messages m
+JOIN (
+    SELECT unnest($1::uuid[]) AS conversation_id,
+           unnest($2::uuid[])       AS client_id
+) d ON m.conversation_id = d.conversation_id AND m.client_id = d.client_id
+WHERE m.sender_id = '00000000-0000-0000-0000-000000000000'
+`
+
+type SystemMessagesSentParams struct {
+	ConversationIds []uuid.UUID
+	ClientIds       []uuid.UUID
+}
+
+// What of some messages the system has written already. Run it after
+// LockConversations, as a statement with a snapshot of its own: then no writer of
+// the same key can be under way.
+func (q *Queries) SystemMessagesSent(ctx context.Context, arg SystemMessagesSentParams) ([]uuid.UUID, error) {
+	rows, err := q.db.Query(ctx, systemMessagesSent, arg.ConversationIds, arg.ClientIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []uuid.UUID
+	for rows.Next() {
+		var client_id uuid.UUID
+		if err := rows.Scan(&client_id); err != nil {
+			return nil, err
+		}
+		items = append(items, client_id)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err

@@ -149,11 +149,24 @@ func (q *Queries) EntriesAfter(ctx context.Context, arg EntriesAfterParams) ([]E
 }
 
 const expiredPlaces = `-- name: ExpiredPlaces :many
-SELECT s.user_id, max(s."offset")::bigint AS tail
-FROM stream_entries s
-WHERE s.created_at < $1 AND s.user_id > $2
-GROUP BY s.user_id
-ORDER BY s.user_id
+SELECT e.user_id, max(e.tail)::bigint AS tail
+FROM (
+    (SELECT s.user_id, max(s."offset")::bigint AS tail
+     FROM stream_entries s
+     WHERE s.created_at < $1 AND s.user_id > $2
+     GROUP BY s.user_id
+     ORDER BY s.user_id
+     LIMIT $3)
+    UNION ALL
+    (SELECT b.user_id, max(b."offset")::bigint AS tail
+     FROM stream_items_before b
+     WHERE b.user_id > $2 AND NOT EXISTS (SELECT FROM stream_items_before y WHERE y.created_at >= $1)
+     GROUP BY b.user_id
+     ORDER BY b.user_id
+     LIMIT $3)
+) e
+GROUP BY e.user_id
+ORDER BY e.user_id
 LIMIT $3
 `
 
@@ -168,7 +181,9 @@ type ExpiredPlacesRow struct {
 	Tail   int64
 }
 
-// The newest of what is too old, of some users from one on.
+// The newest of what is too old, of some users from one on. What the table of the
+// release before holds is, once all of it is. Each of the two is limited by
+// itself, so that each is read in the order of its own index and no further.
 func (q *Queries) ExpiredPlaces(ctx context.Context, arg ExpiredPlacesParams) ([]ExpiredPlacesRow, error) {
 	rows, err := q.db.Query(ctx, expiredPlaces, arg.KeepFrom, arg.FromUser, arg.MaxUsers)
 	if err != nil {
@@ -178,47 +193,6 @@ func (q *Queries) ExpiredPlaces(ctx context.Context, arg ExpiredPlacesParams) ([
 	var items []ExpiredPlacesRow
 	for rows.Next() {
 		var i ExpiredPlacesRow
-		if err := rows.Scan(&i.UserID, &i.Tail); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const expiredPlacesBefore = `-- name: ExpiredPlacesBefore :many
-SELECT b.user_id, max(b."offset")::bigint AS tail
-FROM stream_items_before b
-WHERE b.user_id > $1 AND NOT EXISTS (SELECT FROM stream_items_before y WHERE y.created_at >= $2)
-GROUP BY b.user_id
-ORDER BY b.user_id
-LIMIT $3
-`
-
-type ExpiredPlacesBeforeParams struct {
-	FromUser uuid.UUID
-	KeepFrom time.Time
-	MaxUsers int32
-}
-
-type ExpiredPlacesBeforeRow struct {
-	UserID uuid.UUID
-	Tail   int64
-}
-
-// The same in the table of the release before, once it is wholly too old.
-func (q *Queries) ExpiredPlacesBefore(ctx context.Context, arg ExpiredPlacesBeforeParams) ([]ExpiredPlacesBeforeRow, error) {
-	rows, err := q.db.Query(ctx, expiredPlacesBefore, arg.FromUser, arg.KeepFrom, arg.MaxUsers)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []ExpiredPlacesBeforeRow
-	for rows.Next() {
-		var i ExpiredPlacesBeforeRow
 		if err := rows.Scan(&i.UserID, &i.Tail); err != nil {
 			return nil, err
 		}
