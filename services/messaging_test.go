@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -41,6 +42,12 @@ type messagingProcess struct {
 }
 
 func startMessaging(t *testing.T, env map[string]string) *messagingProcess {
+	t.Helper()
+	return startMessagingThatSays(t, env, testWriter{t})
+}
+
+// startMessagingThatSays starts one whose log goes to a writer.
+func startMessagingThatSays(t *testing.T, env map[string]string, log io.Writer) *messagingProcess {
 	t.Helper()
 	dir := t.TempDir()
 	write := func(name string, content []byte) string {
@@ -84,7 +91,7 @@ func startMessaging(t *testing.T, env map[string]string) *messagingProcess {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	p.terminate = cancel
 	go func() {
-		p.ended <- run(ctx, []string{contract.ComponentMessaging}, func(name string) string { return settings[name] }, testWriter{t}, testWriter{t})
+		p.ended <- run(ctx, []string{contract.ComponentMessaging}, func(name string) string { return settings[name] }, log, log)
 	}()
 	p.await("ready", func() bool { return p.get(contract.PathReady, nil) == http.StatusOK })
 	return p
@@ -104,9 +111,14 @@ func freeAddress(t *testing.T) string {
 // await looks again and again at what gives no signal.
 func (p *messagingProcess) await(what string, f func() bool) {
 	p.t.Helper()
+	p.awaitFor(20*time.Second, what, f)
+}
+
+func (p *messagingProcess) awaitFor(patience time.Duration, what string, f func() bool) {
+	p.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(patience)
 	for !f() {
 		select {
 		case <-tick.C:
@@ -199,18 +211,48 @@ func (p *messagingProcess) want(from <-chan string, text string) {
 	}
 }
 
-// append writes events as another service would.
-func (p *messagingProcess) append(event events.Event) {
+// offered waits for an offer, and returns the conversation that it begins.
+func (p *messagingProcess) offered(from <-chan string) uuid.UUID {
+	p.t.Helper()
+	var offer struct {
+		ConversationID uuid.UUID `json:"conversation_id"`
+	}
+	deadline := time.After(20 * time.Second)
+	for {
+		select {
+		case line, ok := <-from:
+			if !ok {
+				p.t.Fatal("the socket ended without an offer")
+			}
+			if !strings.Contains(line, `"offer_made"`) {
+				continue
+			}
+			if err := json.Unmarshal([]byte(line), &offer); err != nil {
+				p.t.Fatal(err)
+			}
+			return offer.ConversationID
+		case <-deadline:
+			p.t.Fatal("no offer in time")
+		}
+	}
+}
+
+// append writes events as another service would, and returns when their commit
+// began.
+func (p *messagingProcess) append(event events.Event) (committing time.Time) {
 	p.t.Helper()
 	pool := p.database.Pool(p.t, contract.ComponentMessaging)
 	if err := pgx.BeginFunc(p.t.Context(), pool, func(tx pgx.Tx) error {
-		return eventlog.Append(p.t.Context(), tx, event)
+		err := eventlog.Append(p.t.Context(), tx, event)
+		committing = time.Now()
+		return err
 	}); err != nil {
 		p.t.Fatal(err)
 	}
 	if err := p.bus.Publish(events.SubjectsOf(p.database.Installation).Wake(), nil); err != nil {
 		p.t.Fatal(err)
 	}
+	return committing
 }
 
 // A messaging process that is told to stop goes on accepting for the floor,
@@ -223,17 +265,7 @@ func TestMessagingDrainsWhenItIsToldToStop(t *testing.T) {
 	mover, moverGot := p.connect(client, uuid.New())
 	_, ended := p.connect(client, session)
 	p.append(events.Event{Subject: task, Data: events.OfferMade{TaskID: task, OfferID: uuid.New(), ClientID: client, TaskerID: tasker, Title: "Shelves"}})
-	var offer struct {
-		ConversationID uuid.UUID `json:"conversation_id"`
-	}
-	for line := range moverGot {
-		if strings.Contains(line, `"offer_made"`) {
-			if err := json.Unmarshal([]byte(line), &offer); err != nil {
-				t.Fatal(err)
-			}
-			break
-		}
-	}
+	conversation := p.offered(moverGot)
 
 	start := time.Now()
 	p.terminate()
@@ -249,7 +281,7 @@ func TestMessagingDrainsWhenItIsToldToStop(t *testing.T) {
 	// 1.5 s later.
 	p.append(events.Event{Subject: session, Data: events.SessionEnded{SessionID: session, UserID: client, Reason: "logged_out"}})
 	p.want(ended, "closed 4001")
-	send := fmt.Appendf(nil, `{"id":2,"op":"send","conversation_id":%q,"client_id":%q,"body":{"text":"bye"}}`, offer.ConversationID, uuid.New())
+	send := fmt.Appendf(nil, `{"id":2,"op":"send","conversation_id":%q,"client_id":%q,"body":{"text":"bye"}}`, conversation, uuid.New())
 	if err := mover.Write(t.Context(), websocket.MessageText, send); err != nil {
 		t.Fatal(err)
 	}
@@ -312,18 +344,8 @@ func TestMessagingNotifies(t *testing.T) {
 	client, tasker, task := uuid.New(), uuid.New(), uuid.New()
 	ws, got := p.connect(client, uuid.New())
 	p.append(events.Event{Subject: task, Data: events.OfferMade{TaskID: task, OfferID: uuid.New(), ClientID: client, TaskerID: tasker, Title: "Shelves"}})
-	var offer struct {
-		ConversationID uuid.UUID `json:"conversation_id"`
-	}
-	for line := range got {
-		if strings.Contains(line, `"offer_made"`) {
-			if err := json.Unmarshal([]byte(line), &offer); err != nil {
-				t.Fatal(err)
-			}
-			break
-		}
-	}
-	send := fmt.Appendf(nil, `{"id":2,"op":"send","conversation_id":%q,"client_id":%q,"body":{"text":"hello"}}`, offer.ConversationID, uuid.New())
+	conversation := p.offered(got)
+	send := fmt.Appendf(nil, `{"id":2,"op":"send","conversation_id":%q,"client_id":%q,"body":{"text":"hello"}}`, conversation, uuid.New())
 	if err := ws.Write(t.Context(), websocket.MessageText, send); err != nil {
 		t.Fatal(err)
 	}

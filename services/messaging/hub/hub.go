@@ -85,13 +85,17 @@ type Options struct {
 	Instance string
 	// MaxLinks bounds the connections: 20,000.
 	MaxLinks int
+	// MaxLinksOfUser bounds those of one user: 100, which are more devices and
+	// pages than anybody has, those included whose loss is not noticed yet.
+	MaxLinksOfUser int
 	// Window is the time over which connections are asked to move when the hub
 	// stops. Zero closes them at once.
 	Window time.Duration
 }
 
 const (
-	defaultMaxLinks = 20_000
+	defaultMaxLinks       = 20_000
+	defaultMaxLinksOfUser = 100
 	// pageSize is how many items one read of the store returns.
 	pageSize = 100
 	// readTimeout bounds one read of the store.
@@ -101,6 +105,8 @@ const (
 var (
 	errFull = fault.New(fault.Unavailable, "too_many_connections",
 		"This server holds as many connections as it can. Try again in a moment.").After(time.Second)
+	errUserFull = fault.New(fault.TooMany, "too_many_connections",
+		"You have as many connections to this server as a user may have. Close one, or try again in a moment.").After(time.Second)
 	errStopping = fault.New(fault.Unavailable, "stopping",
 		"This server is going away. Connect again.").After(100 * time.Millisecond)
 )
@@ -141,6 +147,9 @@ type Hub struct {
 func New(store Store, bus Bus, options Options, log *slog.Logger, registry prometheus.Registerer) *Hub {
 	if options.MaxLinks == 0 {
 		options.MaxLinks = defaultMaxLinks
+	}
+	if options.MaxLinksOfUser == 0 {
+		options.MaxLinksOfUser = defaultMaxLinksOfUser
 	}
 	h := &Hub{
 		store: store, bus: bus, options: options, log: log,

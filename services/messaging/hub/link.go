@@ -161,6 +161,9 @@ func (h *Hub) join(l *Link, id, session uuid.UUID) error {
 		return errStopping
 	}
 	u := h.users[id]
+	if u != nil && u.count() >= h.options.MaxLinksOfUser {
+		return errUserFull
+	}
 	if u == nil {
 		unsubscribe, err := h.bus.Subscribe(id)
 		if err != nil {

@@ -33,7 +33,13 @@ func newUser(id uuid.UUID, unsubscribe func()) *user {
 	return &user{id: id, unsubscribe: unsubscribe}
 }
 
-// add and remove keep the user's links; remove says how many are left.
+// count, add and remove keep the user's links; remove says how many are left.
+
+func (u *user) count() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.links)
+}
 
 func (u *user) add(l *Link) {
 	u.mu.Lock()

@@ -114,7 +114,7 @@ func TestAsyncAPIHasTheCloseCodes(t *testing.T) {
 // beforeUpgrade are problems of HTTP, and elsewhere are those of operations that
 // only HTTP has.
 var (
-	beforeUpgrade = []string{"upgrade_required", "subprotocol_required", "origin_not_allowed", "too_many_connects", "too_many_connections"}
+	beforeUpgrade = []string{"upgrade_required", "subprotocol_required", "origin_not_allowed", "too_many_connects"}
 	elsewhere     = []string{
 		"conversation_full", "members_fixed", "not_an_agent", "range_ambiguous", "subject_invalid", "support_not_offered",
 		"too_many_blocks", "user_id_invalid",

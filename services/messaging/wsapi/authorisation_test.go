@@ -1,12 +1,15 @@
 package wsapi_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
 	"github.com/marketplane/marketplane/services/messaging"
+	"github.com/marketplane/marketplane/services/messaging/wsapi"
 )
 
 // support opens a support conversation; tell tells its members.
@@ -24,24 +27,50 @@ func (w *world) support(agent, user uuid.UUID, tell func([]messaging.Item)) pair
 	return pair{client: user, tasker: agent, conversation: c.ID}
 }
 
-// remove takes a user out of a conversation, as an agent does.
+// add and remove change the members of a conversation, as an agent does.
+
+func (w *world) add(conversation, agent, user uuid.UUID, tell func([]messaging.Item)) {
+	w.t.Helper()
+	w.changeMembers(conversation, messaging.MemberChange{ActorID: agent, Member: messaging.Member{UserID: user, Role: messaging.RoleUser}}, tell)
+}
+
 func (w *world) remove(conversation, agent, user uuid.UUID, tell func([]messaging.Item)) {
 	w.t.Helper()
-	items, err := w.store.ChangeMembers(w.t.Context(), conversation, user, func(messaging.Conversation) (*messaging.MemberChange, error) {
-		return &messaging.MemberChange{ActorID: agent, Member: messaging.Member{UserID: user}, Removed: true}, nil
-	})
+	w.changeMembers(conversation, messaging.MemberChange{ActorID: agent, Member: messaging.Member{UserID: user}, Removed: true}, tell)
+}
+
+func (w *world) changeMembers(conversation uuid.UUID, change messaging.MemberChange, tell func([]messaging.Item)) {
+	w.t.Helper()
+	items, err := w.store.ChangeMembers(w.t.Context(), conversation, change.Member.UserID,
+		func(messaging.Conversation) (*messaging.MemberChange, error) { return &change, nil })
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	tell(items)
 }
 
-// commands are those that work on a conversation.
+// commands are those that work on a conversation, all of them; see
+// TestEveryCommandIsTried.
 func commands(conversation uuid.UUID) []map[string]any {
 	return []map[string]any{
 		sendFields(pair{conversation: conversation}, uuid.New(), "let me in"),
 		{"op": "read", "conversation_id": conversation, "seq": 1},
 		{"op": "typing", "conversation_id": conversation},
+		{"op": "history", "conversation_id": conversation},
+	}
+}
+
+// A command that is not in the list above is not tested by it.
+func TestEveryCommandIsTried(t *testing.T) {
+	t.Parallel()
+	var tried []string
+	for _, command := range commands(uuid.New()) {
+		op, _ := command["op"].(string)
+		tried = append(tried, op)
+	}
+	slices.Sort(tried)
+	if diff := cmp.Diff(wsapi.OpsOnConversations(), tried); diff != "" {
+		t.Errorf("what nobody tries without the right to it (-there +tried):\n%s", diff)
 	}
 }
 
@@ -96,6 +125,19 @@ func TestOnlyMembersKnowOfAConversation(t *testing.T) {
 	}
 }
 
+// What typing is held back for is that it was told: a stranger who asks again at
+// once is not told that there is such a conversation.
+func TestAStrangersTypingIsRefusedEachTime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	pod := w.newPod(podOptions{})
+	p := w.open()
+	stranger := pod.connect(t, uuid.New(), "")
+	for range 3 {
+		stranger.wantRefused(map[string]any{"op": "typing", "conversation_id": p.conversation}, "conversation_not_found")
+	}
+}
+
 func TestBlockedUsersNeitherSendNorType(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -116,6 +158,11 @@ func TestBlockedUsersNeitherSendNorType(t *testing.T) {
 	for _, c := range []*peer{client, tasker} {
 		if r := c.call(map[string]any{"op": "typing", "conversation_id": p.conversation}); r.OK == nil {
 			t.Errorf("typing: %+v", r.Error)
+		}
+		// What was written stays readable.
+		r := c.call(map[string]any{"op": "history", "conversation_id": p.conversation})
+		if r.OK == nil || len(r.OK.Messages) != 1 || r.OK.Messages[0].Seq != 1 || string(r.OK.Messages[0].Body) != `{"text":"before"}` {
+			t.Errorf("history: %+v %+v", r.OK, r.Error)
 		}
 	}
 	if after := w.written(); after != before {

@@ -132,8 +132,11 @@ func (c *conn) typing(ctx context.Context, cmd command, principal identity.Princ
 	if c.typedIn == cmd.conversation && now.Sub(c.typedAt) < typingInterval {
 		return nil
 	}
+	if err := c.server.service.Typing(ctx, principal.UserID, cmd.conversation); err != nil {
+		return err // nothing was told: the next one is not held back, and gets the same answer
+	}
 	c.typedIn, c.typedAt = cmd.conversation, now
-	return c.server.service.Typing(ctx, principal.UserID, cmd.conversation)
+	return nil
 }
 
 // announce says whether the user is there, on this connection.

@@ -103,6 +103,7 @@ var (
 // values are an object's members by field, as they stand in the text.
 type values struct {
 	of      [fieldCount][]byte
+	twice   int  // a bit for each field that is there more than once
 	unknown bool // there are others, too
 }
 
@@ -118,12 +119,18 @@ func decode(line []byte) (command, error) {
 		v.set(name, value)
 	}
 	var c command
+	if err := v.once(fieldID); err != nil {
+		return command{}, err
+	}
 	if raw := v.of[fieldID]; raw != nil {
 		id, err := strconv.ParseUint(string(raw), 10, 64)
 		if err != nil || id == 0 || id > maxID {
 			return command{}, errID
 		}
 		c.id = id
+	}
+	if err := v.once(fieldOp); err != nil {
+		return c, err
 	}
 	if err := decodeString(v.of[fieldOp], &c.op); err != nil || c.op == "" {
 		c.op = ""
@@ -151,10 +158,14 @@ func decode(line []byte) (command, error) {
 		return c, errUnknownField
 	}
 	for f := range fieldCount {
-		if v.of[f] != nil {
-			if err := c.fill(f, v.of[f]); err != nil {
-				return c, err
-			}
+		if v.of[f] == nil {
+			continue
+		}
+		if err := v.once(f); err != nil {
+			return c, err
+		}
+		if err := c.fill(f, v.of[f]); err != nil {
+			return c, err
 		}
 	}
 	if c.op == opHistory && v.of[fieldLimit] == nil {
@@ -163,15 +174,28 @@ func decode(line []byte) (command, error) {
 	return c, nil
 }
 
-// set notes a member; of several with one name, the last one counts.
+// set notes a member.
 func (v *values) set(name, value []byte) {
 	for f, known := range fieldNames {
 		if string(name) == known {
+			if v.of[f] != nil {
+				v.twice |= 1 << f
+			}
 			v.of[f] = value
 			return
 		}
 	}
 	v.unknown = true
+}
+
+// once refuses a field that is there more than once: which of them counts,
+// readers of JSON don't agree (RFC 8259, section 4).
+func (v *values) once(f field) error {
+	if v.twice&(1<<f) == 0 {
+		return nil
+	}
+	name := fieldNames[f]
+	return fault.New(fault.Invalid, "duplicate_field", "The object has the field "+name+" more than once. Send it once.").At("/" + name)
 }
 
 // fill decodes a field's value.

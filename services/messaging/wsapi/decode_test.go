@@ -35,14 +35,18 @@ func TestDecode(t *testing.T) {
 		"typing":          {line: ` {"op":"typing","conversation_id":"` + someID + `"}`, want: command{op: "typing", conversation: id}},
 		"presence":        {line: `{"op":"presence","status":"away"}`, want: command{op: "presence", status: presence.Away}},
 
-		"history":         {line: `{"id":3,"op":"history","conversation_id":"` + someID + `"}`, want: command{id: 3, op: "history", conversation: id, limit: 50}},
-		"history, page":   {line: `{"id":3,"op":"history","conversation_id":"` + someID + `","before":9,"limit":100}`, want: command{id: 3, op: "history", conversation: id, before: 9, limit: 100}},
-		"escaped names":   {line: `{"\u0069d":3,"op":"\u0061uth","token":"\"\\"}`, want: command{id: 3, op: "auth", token: `"\`}},
-		"spaces":          {line: "{ \"id\" : 3 ,\t\"op\" : \"auth\" , \"token\" :\r\"t\" } ", want: command{id: 3, op: "auth", token: "t"}},
-		"the last counts": {line: `{"id":3,"op":"auth","token":"a","token":"b","id":4}`, want: command{id: 4, op: "auth", token: "b"}},
+		"history":       {line: `{"id":3,"op":"history","conversation_id":"` + someID + `"}`, want: command{id: 3, op: "history", conversation: id, limit: 50}},
+		"history, page": {line: `{"id":3,"op":"history","conversation_id":"` + someID + `","before":9,"limit":100}`, want: command{id: 3, op: "history", conversation: id, before: 9, limit: 100}},
+		"escaped names": {line: `{"\u0069d":3,"op":"\u0061uth","token":"\"\\"}`, want: command{id: 3, op: "auth", token: `"\`}},
+		"spaces":        {line: "{ \"id\" : 3 ,\t\"op\" : \"auth\" , \"token\" :\r\"t\" } ", want: command{id: 3, op: "auth", token: "t"}},
 		"deep body": {
 			line: `{"id":1,"op":"send","conversation_id":"` + someID + `","client_id":"` + someID + `","body":{"a":[{"b":"}]\""},[],{}],"c":null}}`,
 			want: command{id: 1, op: "send", conversation: id, clientID: id, body: json.RawMessage(`{"a":[{"b":"}]\""},[],{}],"c":null}`)},
+		},
+
+		"twice within the body": {
+			line: `{"id":1,"op":"send","conversation_id":"` + someID + `","client_id":"` + someID + `","body":{"a":1,"a":2,"body":{}}}`,
+			want: command{id: 1, op: "send", conversation: id, clientID: id, body: json.RawMessage(`{"a":1,"a":2,"body":{}}`)},
 		},
 
 		"not JSON":      {line: `{"id":1,`, wantMalformed: true},
@@ -69,6 +73,14 @@ func TestDecode(t *testing.T) {
 		"limit too great":     {line: `{"id":3,"op":"history","conversation_id":"` + someID + `","limit":101}`, want: command{id: 3, op: "history", conversation: id}, wantCode: "invalid"},
 		"before of a float":   {line: `{"id":3,"op":"history","conversation_id":"` + someID + `","before":1.5}`, want: command{id: 3, op: "history", conversation: id}, wantCode: "invalid"},
 		"to be offline":       {line: `{"op":"presence","status":"offline"}`, want: command{op: "presence"}, wantCode: "invalid"},
+		"token twice":         {line: `{"id":3,"op":"auth","token":"a","token":"b"}`, want: command{id: 3, op: "auth"}, wantCode: "duplicate_field"},
+		"the same twice":      {line: `{"id":3,"op":"auth","token":"a","token":"a"}`, want: command{id: 3, op: "auth"}, wantCode: "duplicate_field"},
+		"twice, escaped":      {line: `{"id":3,"op":"auth","token":"a","\u0074oken":"b"}`, want: command{id: 3, op: "auth"}, wantCode: "duplicate_field"},
+		"optional twice":      {line: `{"id":3,"op":"auth","token":"a","cursor":"b","cursor":"c"}`, want: command{id: 3, op: "auth", token: "a"}, wantCode: "duplicate_field"},
+		"body twice":          {line: `{"id":3,"op":"send","conversation_id":"` + someID + `","client_id":"` + someID + `","body":{"a":1},"body":{"a":2}}`, want: command{id: 3, op: "send", conversation: id, clientID: id}, wantCode: "duplicate_field"},
+		"op twice":            {line: `{"id":3,"op":"auth","op":"auth","token":"a"}`, want: command{id: 3}, wantCode: "duplicate_field"},
+		"id twice":            {line: `{"id":3,"op":"auth","token":"a","id":4}`, wantCode: "duplicate_field"},
+		"another op's, twice": {line: `{"id":3,"op":"auth","token":"a","seq":1,"seq":2}`, want: command{id: 3, op: "auth"}, wantCode: "unknown_field"},
 		"seq of text":         {line: `{"op":"read","conversation_id":"` + someID + `","seq":"1"}`, want: command{op: "read", conversation: id}, wantCode: "invalid"},
 	}
 	for name, tt := range tests {
@@ -100,6 +112,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"\u0069d" : [1, {"a":"}\""}], "op":"x" ,"n":-1.5e3,"t":true}`))
 	f.Add([]byte(`{"op":"read","conversation_id":"` + someID + `","seq":42}` + "\n" + `{"id":1}`))
 	f.Add([]byte(`{"id":2,"op":"presence","status":"online"}`))
+	f.Add([]byte(`{"id":2,"op":"auth","token":"a","\u0074oken":"b"}`))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		objects, ok := lines(frame)
 		if !ok {
@@ -107,9 +120,12 @@ func FuzzDecode(f *testing.F) {
 		}
 		for line := range objects {
 			var want map[string]json.RawMessage
+			twice := false
 			if json.Unmarshal(line, &want) == nil && want != nil {
 				got := map[string]json.RawMessage{}
 				for name, value := range members(bytes.TrimLeft(line, " \t\r\n")) {
+					_, there := got[string(name)]
+					twice = twice || there
 					got[string(name)] = value
 				}
 				if diff := cmp.Diff(want, got); diff != "" {
@@ -118,7 +134,7 @@ func FuzzDecode(f *testing.F) {
 			}
 			c, err := decode(line)
 			if err == nil {
-				if _, known := fields[c.op]; !known || c.id > maxID {
+				if _, known := fields[c.op]; !known || c.id > maxID || twice {
 					t.Errorf("%q is taken as %+v", line, c)
 				}
 			} else if f := fault.From(err); !errors.Is(err, errMalformed) && f.Kind != fault.Invalid {

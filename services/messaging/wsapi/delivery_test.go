@@ -222,18 +222,24 @@ func TestACommitWhosePublishIsLostIsDelivered(t *testing.T) {
 	}
 }
 
+// Who reads nothing is closed, and resumes; nobody else waits for who reads
+// nothing: a third member has each message before the next is sent.
 func TestASlowReaderIsClosedAndResumes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	pod := w.newPod(podOptions{socket: wsapi.Options{MaxQueued: 64 << 10}})
-	p := w.open()
+	p, other := w.support(uuid.New(), uuid.New(), pod.hub.Announce), uuid.New()
+	w.add(p.conversation, p.tasker, other, pod.hub.Announce)
 	slow := pod.connectDeaf(t, p.tasker)
-	client := pod.connect(t, p.client, "")
+	client, third := pod.connect(t, p.client, ""), pod.connect(t, other, "")
 	longText := strings.Repeat("x", 20_000)
 	sent := 0
 	for pod.closes(wsapi.CodeSlowConsumer) == 0 && sent < 2000 {
 		client.send(p, longText)
 		sent++
+		if got := third.waitEvents("message", sent)[sent-1]; got.Seq != int64(sent) {
+			t.Fatalf("the third member's message %d has seq %d", sent, got.Seq)
+		}
 	}
 	go slow.read()
 	slow.wantClose(wsapi.CodeSlowConsumer)

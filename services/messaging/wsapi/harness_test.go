@@ -267,6 +267,7 @@ type object struct {
 	DeadlineMS     int64           `json:"deadline_ms"`
 	PingMS         int64           `json:"ping_ms"`
 	MaxPayload     int64           `json:"max_payload"`
+	ResumeTTLS     int64           `json:"resume_ttl_s"`
 	OK             *struct {
 		ID        uuid.UUID `json:"id"`
 		Seq       int64     `json:"seq"`
@@ -281,6 +282,8 @@ type object struct {
 	} `json:"ok"`
 	Error *struct {
 		Code      string `json:"code"`
+		Message   string `json:"message"`
+		Pointer   string `json:"pointer"`
 		Temporary bool   `json:"temporary"`
 		RetryMS   int64  `json:"retry_ms"`
 	} `json:"error"`

@@ -23,7 +23,7 @@ func TestHelloComesFirst(t *testing.T) {
 	c := pod.dial(t)
 	go c.read()
 	hello := c.waitEvents("hello", 1)[0]
-	if hello.PingMS != 25_000 || hello.MaxPayload != 65_536 {
+	if hello.PingMS != 25_000 || hello.MaxPayload != 65_536 || hello.ResumeTTLS != 3600 {
 		t.Errorf("hello %+v", hello)
 	}
 }
