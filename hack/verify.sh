@@ -41,6 +41,12 @@ step "Dockerfile"
 given=$(mktemp -d)
 trap 'rm -rf "$given"' EXIT
 while read -r -a copied; do
+  for name in "${copied[@]}"; do
+    if ! grep -qxF "!$name" .dockerignore; then
+      echo "verify: the Dockerfile copies $name, which .dockerignore keeps from it" >&2
+      exit 1
+    fi
+  done
   cp -r "${copied[@]}" "$given/"
 done < <(sed -n '/^FROM scratch/q; s/^COPY \(.*\) [^ ]*$/\1/p' Dockerfile)
 for program in ./services .; do

@@ -53,10 +53,10 @@ func (g *Group) Accept(w http.ResponseWriter, r *http.Request, subprotocol strin
 	return c, nil
 }
 
-// libraryBuffer is the least that bufio has. The library keeps one for each
+// frameBuffer is the least that bufio has. The library keeps one for each
 // direction for as long as a connection lives; the socket has larger ones while
 // there is something in them.
-const libraryBuffer = 16
+const frameBuffer = 16
 
 // hijacker hands the library a socket instead of the server's connection.
 type hijacker struct {
@@ -75,8 +75,8 @@ func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if early, _ := rw.Peek(rw.Reader.Buffered()); len(early) > 0 { // what is buffered can be peeked at
 		c.in.buf, c.in.to = bytes.Clone(early), len(early)
 	}
-	c.in.library = bufio.NewReaderSize(&c.socket, libraryBuffer)
-	return &c.socket, bufio.NewReadWriter(c.in.library, bufio.NewWriterSize(&c.socket, libraryBuffer)), nil
+	c.in.frames = bufio.NewReaderSize(&c.socket, frameBuffer)
+	return &c.socket, bufio.NewReadWriter(c.in.frames, bufio.NewWriterSize(&c.socket, frameBuffer)), nil
 }
 
 func (c *Conn) attach(nc net.Conn) {

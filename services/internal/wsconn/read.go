@@ -29,7 +29,7 @@ func (c *Conn) readMessages() error {
 		if c.isClosing() {
 			return errClosing
 		}
-		if c.in.library.Buffered() == 0 && c.in.len() == 0 {
+		if c.in.frames.Buffered() == 0 && c.in.len() == 0 {
 			if resting, err := c.more(); err != nil || resting {
 				return err
 			}
@@ -142,7 +142,7 @@ func (c *Conn) onPong(context.Context, []byte) { c.endFrame() }
 // endFrame notes the end of a frame that is no message's; messages may have such
 // frames between theirs.
 func (c *Conn) endFrame() {
-	c.in.between = !c.in.within && c.in.library.Buffered() == 0
+	c.in.between = !c.in.within && c.in.frames.Buffered() == 0
 }
 
 // finish closes the connection in the way in which its reading ended.

@@ -75,7 +75,7 @@ var inputs = sync.Pool{New: func() any { return new([inputSize]byte) }}
 
 // input is what was read of a connection and is not handled yet.
 type input struct {
-	library  *bufio.Reader // the library's, filled by the socket
+	frames   *bufio.Reader // the library's, filled by the socket
 	buf      []byte        // nil while nothing waits
 	from, to int
 

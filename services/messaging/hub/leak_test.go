@@ -56,9 +56,11 @@ func TestLinksLeaveNothingBehind(t *testing.T) {
 			link.Leave()
 		},
 		"live": func(t *testing.T, w world) {
+			t.Helper()
 			start(t, w, uuid.New(), uuid.New(), nil, &fakeWire{}).Leave()
 		},
 		"within a replay": func(t *testing.T, w world) {
+			t.Helper()
 			user, from := uuid.New(), int64(0)
 			w.store.add(user, 2*pageSize)
 			link := start(t, w, user, uuid.New(), &from, &fakeWire{room: make(chan struct{})})
@@ -66,23 +68,27 @@ func TestLinksLeaveNothingBehind(t *testing.T) {
 			link.Leave()
 		},
 		"with a gap": func(t *testing.T, w world) {
+			t.Helper()
 			user := uuid.New()
 			link := start(t, w, user, uuid.New(), nil, &fakeWire{})
 			w.arrive(t, w.store.add(user, 3)[2])
 			link.Leave()
 		},
 		"in another session": func(t *testing.T, w world) {
+			t.Helper()
 			link := start(t, w, uuid.New(), uuid.New(), nil, &fakeWire{})
 			link.Rebind(uuid.New())
 			link.Leave()
 		},
 		"with its session": func(t *testing.T, w world) {
+			t.Helper()
 			session := uuid.New()
 			start(t, w, uuid.New(), session, nil, &fakeWire{})
 			w.EndSession(session) // the wire leaves
 			synctest.Wait()
 		},
 		"one of two": func(t *testing.T, w world) {
+			t.Helper()
 			user, session := uuid.New(), uuid.New()
 			one := start(t, w, user, session, nil, &fakeWire{})
 			two := start(t, w, user, session, nil, &fakeWire{})
