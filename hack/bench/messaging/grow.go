@@ -87,7 +87,7 @@ func measureCell(ctx context.Context, c config, our *ours, connections, pods int
 	pairs := work{
 		name: "pairs", layout: layout{users: connections, members: 2}, setting: setting{pods: pods},
 		measure: func(ctx context.Context, t *trial) error {
-			if err := measureConnections(ctx, t, connectRate, rest); err != nil {
+			if err := measureConnections(ctx, t, rest); err != nil {
 				return err
 			}
 			connected := t.outcome.figures

@@ -145,14 +145,14 @@ func works(small bool) []work {
 			name:   "connections",
 			layout: layout{users: size(15_000, 200), members: 2},
 			measure: func(ctx context.Context, r *trial) error {
-				return measureConnections(ctx, r, float64(size(700, 400)), lasting(30*time.Second))
+				return measureConnections(ctx, r, lasting(30*time.Second))
 			},
 		},
 		{
 			name:   "fanout",
-			layout: layout{users: size(1_000, 100), members: size(200, 50)},
+			layout: layout{users: size(200, 50), members: size(200, 50)},
 			measure: func(ctx context.Context, r *trial) error {
-				step := plan.Step{Do: plan.Send, Rate: float64(size(50, 20)), Lasting: lasting(10 * time.Second)}
+				step := plan.Step{Do: plan.Send, Rate: float64(size(200, 50)), Lasting: lasting(10 * time.Second)}
 				return measureFanOut(ctx, r, figureFanOut, step)
 			},
 		},
@@ -209,12 +209,14 @@ func (r *trial) connectAll(ctx context.Context) error {
 	return err
 }
 
-func measureConnections(ctx context.Context, r *trial, rate float64, rest time.Duration) error {
+func measureConnections(ctx context.Context, r *trial, rest time.Duration) error {
+	// As when a pod was lost: everybody comes as soon as the server takes them.
+	const handshakes = 50
 	empty, err := r.deployment.usage()
 	if err != nil {
 		return err
 	}
-	result, used, err := r.measured(ctx, plan.Step{Do: plan.Connect, Rate: rate}, done)
+	result, used, err := r.measured(ctx, plan.Step{Do: plan.Connect, InFlight: handshakes}, done)
 	if err != nil {
 		return err
 	}

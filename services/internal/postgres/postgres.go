@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	pgxuuid "github.com/vgarvardt/pgx-google-uuid/v5"
 
 	"github.com/marketplane/marketplane/services/internal/fault"
 )
@@ -55,6 +56,9 @@ func Open(ctx context.Context, options Options) (*pgxpool.Pool, error) {
 	params["statement_timeout"] = milliseconds(StatementTimeout)
 	params["idle_in_transaction_session_timeout"] = milliseconds(StatementTimeout)
 	params["timezone"] = "UTC"
+	// What services read, they read by an index. A plan that was made while a table
+	// was empty would read all of it, for as long as its connection lives.
+	params["enable_seqscan"] = "off"
 	if len(options.SearchPath) > 0 {
 		path := ""
 		for i, schema := range options.SearchPath {
@@ -64,6 +68,11 @@ func Open(ctx context.Context, options Options) (*pgxpool.Pool, error) {
 			path += pgx.Identifier{schema}.Sanitize()
 		}
 		params["search_path"] = path
+	}
+	// Otherwise pgx writes ids out as text, and parses them again.
+	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		pgxuuid.Register(conn.TypeMap())
+		return nil
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {

@@ -72,6 +72,8 @@ type Conn struct {
 	queued  int     // bytes of payload that wait or are being written
 	writing bool    // someone frames and writes, or is going to
 	corked  bool    // a worker is at work, and will flush
+	lately  uint8   // the urgencies of which text was written lately, as bits
+	held    uint8   // those of which some waits for its round
 	closing bool    // no more messages are taken
 	shut    bool    // ws is done: what is framed is the last
 	code    int     // Close's, with the reason; 0 before
@@ -96,11 +98,14 @@ func (c *Conn) LastRead() time.Time { return time.Unix(0, c.lastRead.Load()) }
 
 // Send queues a message, whose payload is the parts one after the other. What
 // would make too much wait is refused, unless nothing waits.
-func (c *Conn) Send(kind Kind, parts ...[]byte) error { return c.enqueue(kind, false, parts) }
+func (c *Conn) Send(kind Kind, parts ...[]byte) error {
+	return c.enqueue(kind, Now, false, parts)
+}
 
-// Join queues text that may become one message with other joined text. Peers
-// must be able to tell them apart.
-func (c *Conn) Join(parts ...[]byte) error { return c.enqueue(Text, true, parts) }
+// Join queues text that may become one message with other joined text, and may
+// wait for that as long as its urgency allows. Peers must be able to tell them
+// apart.
+func (c *Conn) Join(u Urgency, parts ...[]byte) error { return c.enqueue(Text, u, true, parts) }
 
 // Ping asks the peer for a sign of life; see LastRead. A goroutine waits for the
 // answer, for as long as timeout, or for the end of the connection: peers may
@@ -118,8 +123,12 @@ func (c *Conn) Ping(timeout time.Duration) {
 	})
 }
 
-// Room waits until at least half of the queue is free.
+// Room waits until at least half of the queue is free. What waits for more is
+// written: there is.
 func (c *Conn) Room(ctx context.Context) error {
+	c.mu.Lock()
+	c.kick()
+	c.mu.Unlock()
 	if !c.await(ctx.Done(), func() bool { return c.closing || c.hasRoom() }) {
 		return ctx.Err()
 	}
@@ -176,7 +185,7 @@ func (c *Conn) Discard() {
 	if c.waiting != nil {
 		c.settle(c.waiting.size)
 		c.waiting.release()
-		c.waiting = nil
+		c.waiting, c.held = nil, 0
 	}
 }
 
@@ -210,6 +219,7 @@ func (c *Conn) beginClosing() {
 	options := c.group.options
 	_ = c.socket.SetWriteDeadline(time.Now().Add(options.WriteTimeout + options.CloseTimeout)) // fails on what is closed
 	c.notify()
+	c.kick() // nothing waits for more any longer
 	c.disturb()
 }
 

@@ -145,11 +145,11 @@ func TestAPeerThatDoesNotAnswerACloseIsCutOff(t *testing.T) {
 func TestWhatIsQueuedWhileAMessageIsHandledGoesOutTogether(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, Options{}, func(c *Conn, _ Kind, _ []byte) <-chan struct{} {
-		_ = errors.Join(c.Join([]byte("one\n")), c.Join([]byte("two"), []byte("\n")), // one message
+		_ = errors.Join(c.Join(Now, []byte("one\n")), c.Join(Now, []byte("two"), []byte("\n")), // one message
 			c.Send(Text, []byte("alone")),
-			c.Join([]byte("three\n")),
-			c.Join(bytes.Repeat([]byte("x"), maxJoined)), // is large enough by itself
-			c.Join([]byte("four\n")))
+			c.Join(Now, []byte("three\n")),
+			c.Join(Now, bytes.Repeat([]byte("x"), maxJoined)), // is large enough by itself
+			c.Join(Now, []byte("four\n")))
 		return nil
 	})
 	r, _ := s.raw()
@@ -163,7 +163,7 @@ func TestAHandlerThatWaitsUncorks(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	s := newServer(t, Options{}, func(c *Conn, _ Kind, _ []byte) <-chan struct{} {
-		_ = c.Join([]byte("answer"))
+		_ = c.Join(Now, []byte("answer"))
 		c.Uncork()
 		<-release
 		return nil
@@ -317,7 +317,7 @@ func TestASlowPeerIsBoundedAndLosesNothingThatWasTaken(t *testing.T) {
 	line := bytes.Repeat([]byte("x"), 991)
 	taken := 0
 	for ; ; taken++ {
-		err := rec.conn.Join(fmt.Appendf(nil, "%08d", taken), line, []byte{'\n'})
+		err := rec.conn.Join(Now, fmt.Appendf(nil, "%08d", taken), line, []byte{'\n'})
 		if errors.Is(err, ErrOverflow) {
 			break
 		}

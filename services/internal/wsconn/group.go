@@ -15,6 +15,9 @@ type Options struct {
 	// MaxQueued is how many bytes may wait for a peer: 256 KiB. The kernel may
 	// hold as much, about.
 	MaxQueued int
+	// Soon and Later are how often text of these urgencies is written: every 25 ms
+	// and every 200 ms.
+	Soon, Later time.Duration
 	// WriteTimeout is for how long a peer may take nothing of what waits: 10 s.
 	WriteTimeout time.Duration
 	// MessageTimeout is how long a message may take from its first byte to its
@@ -32,6 +35,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxQueued == 0 {
 		o.MaxQueued = 256 << 10
+	}
+	if o.Soon == 0 {
+		o.Soon = 25 * time.Millisecond
+	}
+	if o.Later == 0 {
+		o.Later = 200 * time.Millisecond
 	}
 	if o.WriteTimeout == 0 {
 		o.WriteTimeout = 10 * time.Second
@@ -64,11 +73,18 @@ type Group struct {
 	mu          sync.Mutex
 	first, last *Conn // those with something to write, in their order
 	flushers    int
+
+	gathers [urgencies]gather
 }
 
 // NewGroup makes a group.
 func NewGroup(options Options) *Group {
-	return &Group{options: options.withDefaults(), ready: make(chan *Conn), quit: make(chan struct{})}
+	options = options.withDefaults()
+	g := &Group{options: options, ready: make(chan *Conn), quit: make(chan struct{})}
+	for u, within := range map[Urgency]time.Duration{Soon: options.Soon, Later: options.Later} {
+		g.gathers[u].urgency, g.gathers[u].within = u, within
+	}
+	return g
 }
 
 // Start begins to watch for what peers send.
@@ -89,6 +105,9 @@ func (g *Group) Wait(ctx context.Context) error {
 		g.once.Do(func() {
 			close(g.quit)
 			g.running.Wait()
+			for i := range g.gathers {
+				g.gathers[i].end()
+			}
 			if g.poller != nil {
 				g.poller.stop()
 			}

@@ -63,7 +63,7 @@ func (b *buffer) add(kind Kind, join bool, parts [][]byte, size int) {
 }
 
 // enqueue queues a message.
-func (c *Conn) enqueue(kind Kind, join bool, parts [][]byte) error {
+func (c *Conn) enqueue(kind Kind, u Urgency, join bool, parts [][]byte) error {
 	size := 0
 	for _, p := range parts {
 		size += len(p)
@@ -82,7 +82,9 @@ func (c *Conn) enqueue(kind Kind, join bool, parts [][]byte) error {
 	c.waiting.add(kind, join, parts, size)
 	c.queued += size
 	c.group.queued.Add(int64(size))
-	c.kick()
+	if !c.hold(u) {
+		c.kick()
+	}
 	return nil
 }
 
@@ -146,7 +148,7 @@ func (c *Conn) take() *buffer {
 // frame has the library frame what waits; it needs mu, and leaves it meanwhile.
 func (c *Conn) frame() {
 	b := c.waiting
-	c.waiting = nil
+	c.waiting, c.held = nil, 0
 	c.mu.Unlock()
 	start := 0
 	for _, m := range b.messages {

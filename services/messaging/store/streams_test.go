@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -412,4 +413,55 @@ func TestExpiringHindersNobody(t *testing.T) {
 func isLockTimeout(err error) bool {
 	var refused *pgconn.PgError
 	return errors.As(err, &refused) && refused.Code == "55P03"
+}
+
+// However little the server knew of the tables when it made its plans, resumes
+// read no more of them than they need.
+func TestResumesReadByIndex(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	resume := func(p pair) {
+		t.Helper()
+		if _, err := f.Resume(t.Context(), []messaging.Place{{UserID: p.client}, {UserID: p.tasker}}, 10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := f.open(t)
+	for range 10 { // the plan that is kept is made now
+		resume(p)
+	}
+	for i := range 40 {
+		if _, _, err := f.Write(t.Context(), []messaging.Draft{p.draft(p.client, strconv.Itoa(i))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	admin := f.admin(t)
+	scans := func() (sequential, indexed int64) {
+		t.Helper()
+		if _, err := f.pool.Exec(t.Context(), "SELECT pg_stat_force_next_flush()"); err != nil {
+			t.Fatal(err)
+		}
+		if err := admin.QueryRow(t.Context(), `SELECT sum(seq_scan)::bigint, sum(idx_scan) FILTER (WHERE relname = 'streams')::bigint
+			FROM pg_stat_user_tables WHERE schemaname = current_schema AND relname ~ '^(stream|messages)'`).Scan(&sequential, &indexed); err != nil {
+			t.Fatal(err)
+		}
+		return sequential, indexed
+	}
+	sequential, indexed := scans()
+	const resumes = 50
+	for range resumes {
+		resume(p)
+	}
+	for deadline := time.Now().Add(time.Minute); ; {
+		nowSequential, nowIndexed := scans()
+		if nowSequential != sequential {
+			t.Fatalf("%d tables were read from begin to end", nowSequential-sequential)
+		}
+		if nowIndexed >= indexed+2*resumes { // what was read is counted by now
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of %d reads are counted", nowIndexed-indexed, 2*resumes)
+		}
+	}
 }

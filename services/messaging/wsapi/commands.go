@@ -8,6 +8,7 @@ import (
 
 	"github.com/marketplane/marketplane/services/internal/fault"
 	"github.com/marketplane/marketplane/services/internal/identity"
+	"github.com/marketplane/marketplane/services/internal/wsconn"
 	"github.com/marketplane/marketplane/services/messaging"
 )
 
@@ -89,7 +90,7 @@ func (c *conn) send(cmd command, principal identity.Principal, read time.Time) {
 			c.refuse(id, opSend, err)
 		} else {
 			var scratch [128]byte
-			c.queued(c.ws.Join(appendSent(scratch[:0], id, sent)))
+			c.queued(c.ws.Join(wsconn.Now, appendSent(scratch[:0], id, sent)))
 			c.server.metrics.taken[opSend].Inc()
 			c.server.metrics.ack.Observe(c.server.now().Sub(read).Seconds())
 		}

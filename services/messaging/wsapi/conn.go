@@ -159,7 +159,7 @@ func (c *conn) reply(object any) {
 		c.server.log.Error("reply not sent", "error", err)
 		return
 	}
-	c.queued(c.ws.Join(line))
+	c.queued(c.ws.Join(wsconn.Now, line))
 }
 
 // end closes the connection with a code, once: after the answers to the commands
@@ -249,8 +249,8 @@ func (c *conn) ping() {
 }
 
 // event queues an event with its own payload.
-func (c *conn) event(head []byte, payload json.RawMessage) {
-	c.queued(c.ws.Join(head, payload[1:], newline))
+func (c *conn) event(u wsconn.Urgency, head []byte, payload json.RawMessage) {
+	c.queued(c.ws.Join(u, head, payload[1:], newline))
 }
 
 var newline = []byte{'\n'}
@@ -265,7 +265,7 @@ func (c *conn) Deliver(items []messaging.Item) {
 		if c.ending.Load() {
 			return
 		}
-		c.event(itemHead(scratch[:0], item), item.Payload)
+		c.event(wsconn.Soon, itemHead(scratch[:0], item), item.Payload)
 	}
 }
 
@@ -279,7 +279,7 @@ func (c *conn) Signal(signal messaging.Signal) {
 		return
 	}
 	var scratch [headSize]byte
-	c.event(eventHead(scratch[:0], signal.Kind, signal.Payload), signal.Payload)
+	c.event(wsconn.Later, eventHead(scratch[:0], signal.Kind, signal.Payload), signal.Payload)
 }
 
 // Room implements hub.Wire.
@@ -300,7 +300,7 @@ func (c *conn) Move(after, deadline time.Duration) {
 // SessionEnded implements hub.Wire.
 func (c *conn) SessionEnded(payload json.RawMessage) {
 	if !c.ending.Load() {
-		c.event(eventHead(nil, messaging.KindSession, payload), payload)
+		c.event(wsconn.Now, eventHead(nil, messaging.KindSession, payload), payload)
 	}
 }
 
