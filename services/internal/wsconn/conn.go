@@ -102,6 +102,16 @@ func (c *Conn) Send(kind Kind, parts ...[]byte) error {
 	return c.enqueue(kind, Now, false, parts)
 }
 
+// Message is one of those that SendAll queues.
+type Message struct {
+	Kind  Kind
+	Parts [][]byte
+}
+
+// SendAll queues messages that belong together: all of them, with no others
+// between, or none. They are refused as if they were one.
+func (c *Conn) SendAll(messages ...Message) error { return c.enqueueAll(messages) }
+
 // Join queues text that may become one message with other joined text, and may
 // wait for that as long as its urgency allows. Peers must be able to tell them
 // apart.

@@ -64,12 +64,45 @@ func (b *buffer) add(kind Kind, join bool, parts [][]byte, size int) {
 
 // enqueue queues a message.
 func (c *Conn) enqueue(kind Kind, u Urgency, join bool, parts [][]byte) error {
+	size := sizeOf(parts)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.reserve(size); err != nil {
+		return err
+	}
+	c.waiting.add(kind, join, parts, size)
+	if !c.hold(u) {
+		c.kick()
+	}
+	return nil
+}
+
+func (c *Conn) enqueueAll(messages []Message) error {
 	size := 0
-	for _, p := range parts {
-		size += len(p)
+	for _, m := range messages {
+		size += sizeOf(m.Parts)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.reserve(size); err != nil {
+		return err
+	}
+	for _, m := range messages {
+		c.waiting.add(m.Kind, false, m.Parts, sizeOf(m.Parts))
+	}
+	c.kick()
+	return nil
+}
+
+func sizeOf(parts [][]byte) (size int) {
+	for _, p := range parts {
+		size += len(p)
+	}
+	return size
+}
+
+// reserve counts payload that is going to wait, or refuses it; under mu.
+func (c *Conn) reserve(size int) error {
 	if c.closing {
 		return ErrClosed
 	}
@@ -79,12 +112,8 @@ func (c *Conn) enqueue(kind Kind, u Urgency, join bool, parts [][]byte) error {
 	if c.waiting == nil {
 		c.waiting = newBuffer()
 	}
-	c.waiting.add(kind, join, parts, size)
 	c.queued += size
 	c.group.queued.Add(int64(size))
-	if !c.hold(u) {
-		c.kick()
-	}
 	return nil
 }
 

@@ -65,6 +65,32 @@ type Options struct {
 	Missing func(w http.ResponseWriter, r *http.Request, sid string) bool
 }
 
+func (o Options) withDefaults() Options {
+	setDefault(&o.PingInterval, 25*time.Second)
+	setDefault(&o.PingTimeout, 20*time.Second)
+	setDefault(&o.UpgradeTimeout, 10*time.Second)
+	setDefault(&o.MessageTimeout, 30*time.Second)
+	setDefault(&o.WriteTimeout, 10*time.Second)
+	setDefault(&o.CloseTimeout, 5*time.Second)
+	setDefault(&o.MaxPayload, 1_000_000)
+	setDefault(&o.MaxPackets, 16_384)
+	setDefault(&o.MaxQueued, 256<<10)
+	if len(o.Transports) == 0 {
+		o.Transports = []Transport{Polling, WebSocket}
+	}
+	if o.NewID == nil {
+		o.NewID = randomID
+	}
+	return o
+}
+
+func setDefault[T comparable](option *T, value T) {
+	var zero T
+	if *option == zero {
+		*option = value
+	}
+}
+
 // Refusal is why a session must not begin. Clients see it as error code 4.
 type Refusal struct {
 	// Status of the response: 403 if it is 0.
