@@ -55,7 +55,8 @@ func (c *Conn) beat() {
 	}
 }
 
-// paused says whether the handler keeps us from hearing the client; under mu.
+// paused says whether the handler keeps us from hearing the client, or has done so
+// since it was asked last: a pause may have ended just now. It needs mu.
 func (c *Conn) paused() bool {
 	if c.pause == nil {
 		return false
@@ -63,10 +64,9 @@ func (c *Conn) paused() bool {
 	select {
 	case <-c.pause:
 		c.pause = nil
-		return false
 	default:
-		return true
 	}
+	return true
 }
 
 // pong is the answer.

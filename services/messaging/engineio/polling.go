@@ -442,7 +442,6 @@ func (c *Conn) handlePayload(r *http.Request, p *polling, payload []byte) error 
 			case <-r.Context().Done():
 				return errPostCanceled
 			}
-			c.lastRead.Store(time.Now().UnixNano()) // we have kept the client from saying more
 			c.mu.Lock()
 			p.corked = true
 			c.mu.Unlock()
