@@ -106,6 +106,9 @@ func (h *harness) stop() {
 		h.t.Errorf("shutdown: %v", err)
 	}
 	stats := h.server.Stats()
+	for deadline := time.Now().Add(patience); stats.Queued != 0 && time.Now().Before(deadline); stats = h.server.Stats() {
+		time.Sleep(time.Millisecond) // the last answer is still being written
+	}
 	if stats.Sessions[Polling] != 0 || stats.Sessions[WebSocket] != 0 || stats.Upgrading != 0 || stats.Queued != 0 {
 		h.t.Errorf("after the end: %+v", stats)
 	}
@@ -246,18 +249,29 @@ const (
 // client is one side of a session, whose other side is the recorder.
 type client struct {
 	*harness
-	rec *recorder
-	sid string
+	rec   *recorder
+	sid   string
+	begun time.Time // about
 }
 
 // poll begins a session with polling.
 func (h *harness) poll() *client {
 	h.t.Helper()
+	begun := time.Now()
 	a := h.request(http.MethodGet, newPolling, "")
 	if a.status != http.StatusOK {
 		h.t.Fatalf("handshake: %+v", a)
 	}
-	return h.begin(a.body)
+	c := h.begin(a.body)
+	c.begun = begun
+	c.settle()
+	return c
+}
+
+// settle returns when the server knows that its answers are written.
+func (c *client) settle() {
+	c.t.Helper()
+	c.until("the answer is written", func(conn *Conn) bool { return conn.polling == nil || conn.polling.writing == 0 })
 }
 
 // begin takes the packet "open".
@@ -276,7 +290,9 @@ func (c *client) query(transport Transport) string {
 
 func (c *client) get() answer {
 	c.t.Helper()
-	return c.request(http.MethodGet, c.query(Polling), "")
+	a := c.request(http.MethodGet, c.query(Polling), "")
+	c.settle()
+	return a
 }
 
 // getLater polls meanwhile.
@@ -405,12 +421,15 @@ func (h *harness) connect() (*client, *socketClient) {
 
 func (h *harness) connectWith(query string) (*client, *socketClient) {
 	h.t.Helper()
+	begun := time.Now()
 	s := h.mustDial(query)
 	_, text, err := s.read()
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return h.begin(text), s
+	c := h.begin(text)
+	c.begun = begun
+	return c, s
 }
 
 // upgradeOf opens a WebSocket for a session, and probes it.

@@ -27,11 +27,12 @@ func TestPings(t *testing.T) {
 		t.Parallel()
 		bubble(t, Options{}, note, func(h *harness) {
 			c := h.poll()
+			start := c.begun
 			for range 10 {
-				start := time.Now()
 				wantOK(t, c.get(), "2")
 				within(t, "a ping", time.Since(start), 25*time.Second)
 				time.Sleep(19 * time.Second)
+				start = time.Now()
 				wantOK(t, c.post("3"), "ok")
 			}
 		})
@@ -39,12 +40,13 @@ func TestPings(t *testing.T) {
 	t.Run("websocket", func(t *testing.T) {
 		t.Parallel()
 		bubble(t, Options{}, note, func(h *harness) {
-			_, s := h.connect()
+			c, s := h.connect()
+			start := c.begun
 			for range 10 {
-				start := time.Now()
 				s.want("2")
 				within(t, "a ping", time.Since(start), 25*time.Second)
 				time.Sleep(19 * time.Second)
+				start = time.Now()
 				s.send("3")
 			}
 		})
@@ -58,10 +60,9 @@ func TestPingTimeout(t *testing.T) {
 		t.Parallel()
 		bubble(t, Options{}, note, func(h *harness) {
 			c := h.poll()
-			start := time.Now()
 			wantOK(t, c.get(), "2")
 			wantOK(t, c.get(), "1")
-			within(t, "the end", time.Since(start), 45*time.Second)
+			within(t, "the end", time.Since(c.begun), 45*time.Second)
 			c.wantGone(PingTimeout)
 		})
 	})
@@ -69,9 +70,8 @@ func TestPingTimeout(t *testing.T) {
 		t.Parallel()
 		bubble(t, Options{}, note, func(h *harness) {
 			c := h.poll()
-			start := time.Now()
 			end := <-c.rec.closed
-			within(t, "the end", time.Since(start), 45*time.Second)
+			within(t, "the end", time.Since(c.begun), 45*time.Second)
 			if end.reason != PingTimeout || end.err == nil {
 				t.Errorf("ended with %+v", end)
 			}
@@ -94,10 +94,9 @@ func TestPingTimeout(t *testing.T) {
 		t.Parallel()
 		bubble(t, Options{}, note, func(h *harness) {
 			c, s := h.connect()
-			start := time.Now()
 			s.want("2")
 			s.wantClose(closePolicy)
-			within(t, "the end", time.Since(start), 45*time.Second)
+			within(t, "the end", time.Since(c.begun), 45*time.Second)
 			c.wantGone(PingTimeout)
 		})
 	})
@@ -105,9 +104,8 @@ func TestPingTimeout(t *testing.T) {
 		t.Parallel()
 		bubble(t, Options{WriteTimeout: time.Hour}, note, func(h *harness) {
 			c, _ := h.connect()
-			start := time.Now()
 			end := <-c.rec.closed // nothing is read of the client
-			within(t, "the end", time.Since(start), 45*time.Second)
+			within(t, "the end", time.Since(c.begun), 45*time.Second)
 			if end.reason != PingTimeout {
 				t.Errorf("ended with %+v", end)
 			}
@@ -125,14 +123,13 @@ func TestOtherWordsGiveTimeOnce(t *testing.T) {
 			bubble(t, Options{}, note, func(h *harness) {
 				c, say := h.talker(transport)
 				say("3") // which nobody asked for
-				start := time.Now()
 				for range 6 {
 					time.Sleep(10 * time.Second)
 					say("4hello")
 				}
-				within(t, "it is alive", time.Since(start), 60*time.Second)
+				within(t, "it is alive", time.Since(c.begun), 60*time.Second)
 				end := <-c.rec.closed
-				within(t, "the end", time.Since(start), 65*time.Second)
+				within(t, "the end", time.Since(c.begun), 65*time.Second)
 				if end.reason != PingTimeout {
 					t.Errorf("ended with %+v", end)
 				}

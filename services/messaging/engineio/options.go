@@ -40,9 +40,9 @@ type Options struct {
 	MaxPayload int
 	// MaxPackets is how many packets there may be in the body of a POST: 16,384.
 	MaxPackets int
-	// MaxQueued is how many bytes may wait for a client: 256 KiB.
+	// MaxQueued is how many bytes may wait for a client: twice MaxPayload.
 	MaxQueued int
-	// MaxSessions is how many sessions there may be: no limit if it is 0.
+	// MaxSessions is how many sessions there may be: 100,000.
 	MaxSessions int
 
 	// Transports are those with which a session may begin; both by default.
@@ -74,7 +74,8 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.CloseTimeout, 5*time.Second)
 	setDefault(&o.MaxPayload, 1_000_000)
 	setDefault(&o.MaxPackets, 16_384)
-	setDefault(&o.MaxQueued, 256<<10)
+	setDefault(&o.MaxQueued, 2*o.MaxPayload)
+	setDefault(&o.MaxSessions, 100_000)
 	if len(o.Transports) == 0 {
 		o.Transports = []Transport{Polling, WebSocket}
 	}

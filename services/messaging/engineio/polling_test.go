@@ -410,7 +410,7 @@ func TestAPollingQueueIsBounded(t *testing.T) {
 // as waiting until then.
 func TestAnAnswerThatIsNotTakenEndsTheSession(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, Options{WriteTimeout: 300 * time.Millisecond, MaxQueued: 1 << 20}, note)
+	h := newHarness(t, Options{WriteTimeout: 300 * time.Millisecond, MaxQueued: 1000}, note)
 	c := h.poll()
 	if err := c.rec.conn.Send(Binary, make([]byte, 32<<20)); err != nil {
 		t.Fatal(err)

@@ -163,7 +163,7 @@ func (s *Server) take() *Refusal {
 	switch {
 	case s.draining:
 		return &shuttingDown
-	case s.options.MaxSessions > 0 && s.admitted >= s.options.MaxSessions:
+	case s.admitted >= s.options.MaxSessions:
 		return &full
 	}
 	s.admitted++

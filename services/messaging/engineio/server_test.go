@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 )
@@ -100,5 +102,26 @@ func TestShutdownMeetsAHandshake(t *testing.T) {
 			}
 			<-asked
 		})
+	}
+}
+
+// A session on WebSocket that says nothing has no goroutine, and neither have its
+// timers.
+func TestSilentSessionsHaveNoGoroutine(t *testing.T) {
+	// Not parallel: it counts goroutines.
+	h := newHarness(t, Options{}, echo)
+	address := strings.TrimSuffix(strings.TrimPrefix(h.url, "http://"), "/engine.io/")
+	dialRaw(t, address)
+	before := runtime.NumGoroutine()
+	const sessions = 500
+	for range sessions {
+		dialRaw(t, address)
+	}
+	deadline := time.Now().Add(patience)
+	for runtime.NumGoroutine()-before > sessions/5 { // those that are kept for what may come
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines for %d sessions", runtime.NumGoroutine()-before, sessions)
+		}
+		time.Sleep(time.Millisecond)
 	}
 }

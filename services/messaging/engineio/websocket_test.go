@@ -92,7 +92,6 @@ func TestClientsWithoutBinaryMessages(t *testing.T) {
 // What is no packet, or not a client's, ends the session, with a code that says how.
 func TestMalformedMessagesEndTheSession(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, Options{MaxPayload: 1000}, note)
 	for name, tt := range map[string]struct {
 		text       string
 		wantCode   int
@@ -112,8 +111,7 @@ func TestMalformedMessagesEndTheSession(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := *h
-			h.t = t
+			h := newHarness(t, Options{MaxPayload: 1000}, note)
 			c, s := h.connect()
 			s.send(tt.text)
 			_ = s.ws.Write(t.Context(), websocket.MessageText, []byte("4after")) // or it is closed already
@@ -124,6 +122,7 @@ func TestMalformedMessagesEndTheSession(t *testing.T) {
 			}
 		})
 	}
+	h := newHarness(t, Options{MaxPayload: 1000}, note)
 	c, s := h.connect()
 	s.send("4" + strings.Repeat("x", 999)) // as large as may be
 	c.wantGot("MessageText " + strings.Repeat("x", 999))
