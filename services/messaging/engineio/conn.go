@@ -301,7 +301,12 @@ func (c *Conn) end(reason Reason, err error) {
 	if c.polling != nil {
 		c.polling.end(s)
 	}
-	s.remove(c, reason)
+	s.count(c, reason)
+	if c.polling != nil && c.polling.left {
+		c.schedule(leaveDelay)
+	} else {
+		s.forget(c)
+	}
 	// Not here: the handler may be at work, and may have called us.
 	go func() {
 		defer s.running.Done()

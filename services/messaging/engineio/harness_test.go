@@ -122,9 +122,16 @@ func (h *harness) stop() {
 	if opened != closed {
 		h.t.Errorf("%d sessions began, %d ended", opened, closed)
 	}
-	if n := len(h.server.conns); n != 0 || h.server.admitted != 0 {
+	if n := h.held(); n != 0 || h.server.admitted != 0 {
 		h.t.Errorf("%d sessions are still held, %d are counted", n, h.server.admitted)
 	}
+}
+
+// held is how many sessions requests may find.
+func (h *harness) held() int {
+	h.server.mu.Lock()
+	defer h.server.mu.Unlock()
+	return len(h.server.conns)
 }
 
 // newHarness serves on a real network.

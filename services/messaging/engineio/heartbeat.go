@@ -29,11 +29,16 @@ func (c *Conn) tick() {
 // beat does what is due; under mu. It is called before a client's request is looked
 // at, as well: the timer may be late.
 func (c *Conn) beat() {
-	if c.state == stateEnded || c.server.now() < c.due {
-		return // or it fired while it was being scheduled anew
+	if c.server.now() < c.due {
+		return // it fired while it was being scheduled anew
 	}
 	options := c.server.options
 	switch {
+	case c.state == stateEnded:
+		if c.polling != nil {
+			c.polling.left = false
+		}
+		c.server.forget(c)
 	case c.state == stateClosing && c.socket != nil: // which has a time of its own
 	case c.state == stateClosing:
 		c.end(c.reason, nil)

@@ -37,6 +37,7 @@ type polling struct {
 	writing int    // those of them that are not in the queue any more
 	waiting *poll // nil if no poll waits
 	posting bool
+	left    bool // the client has said so, and may have a poll on its way
 	corked  bool // a POST is being handled, and will stir
 
 	changed chan struct{} // closed when there may be news for Room; nil while nobody waits
@@ -50,7 +51,9 @@ type polling struct {
 type poll struct {
 	wake    chan struct{}
 	begun   time.Time
+	late    bool   // an upgrade was under way when it began
 	verdict []byte // the answer, once something else than the queue decides
+	refused bool   // the answer is an error
 }
 
 // reserve counts what is going to wait, or refuses it.
@@ -165,6 +168,10 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request, c *Conn) {
 	var late <-chan time.Time
 	for {
 		answer, counted, wait := c.answer(p, g)
+		if answer != nil && g.refused {
+			s.fail(w, r, CodeBadRequest)
+			return
+		}
 		if answer != nil {
 			err := s.writePoll(w, r, control, answer)
 			c.answered(p, counted, err)
@@ -192,6 +199,10 @@ func (c *Conn) beginPoll(g *poll) (*polling, Code) {
 	c.beat()
 	p := c.polling
 	switch {
+	case c.state == stateEnded && p != nil && p.left:
+		c.server.forget(c)
+		p.left, g.verdict = false, []byte{byte(packetNoop)}
+		return p, 0
 	case c.state == stateEnded:
 		return nil, CodeUnknownSession
 	case p == nil: // the other transport carries it
@@ -200,6 +211,7 @@ func (c *Conn) beginPoll(g *poll) (*polling, Code) {
 		c.end(TransportError, errPollOverlap)
 		return nil, CodeBadRequest
 	}
+	g.late = c.probe != nil
 	p.waiting = g
 	return p, 0
 }
@@ -400,10 +412,7 @@ func (c *Conn) deliverPayload(r *http.Request, p *polling, payload []byte) (ok b
 	err := c.handlePayload(r, p, payload)
 	switch {
 	case errors.Is(err, errLeft):
-		c.mu.Lock()
-		p.dismiss(packetNoop)
-		c.end(TransportClose, nil)
-		c.mu.Unlock()
+		c.leave(p)
 		c.endPost(p, "", nil)
 		return true
 	case errors.Is(err, errPostCanceled):
@@ -418,6 +427,25 @@ func (c *Conn) deliverPayload(r *http.Request, p *polling, payload []byte) (ok b
 
 // errLeft is the client's packet "close".
 var errLeft = errors.New("the client has left")
+
+// leaveDelay is for how long a poll may be on its way that was sent before the client
+// left.
+const leaveDelay = time.Second
+
+// leave ends the session as its client wishes. A poll ends with a noop, even if the
+// POST has overtaken it.
+func (c *Conn) leave(p *polling) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == stateEnded {
+		return
+	}
+	if p.waiting == nil && c.state == stateOpen {
+		p.left = true
+	}
+	p.dismiss(packetNoop)
+	c.end(TransportClose, nil)
+}
 
 func (c *Conn) handlePayload(r *http.Request, p *polling, payload []byte) error {
 	var text []byte

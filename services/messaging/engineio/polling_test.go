@@ -290,6 +290,30 @@ func TestAClientCloses(t *testing.T) {
 		if end.reason != TransportClose || end.err != nil {
 			t.Errorf("ended with %+v", end)
 		}
+		wantError(t, c.get(), http.StatusBadRequest, CodeUnknownSession)
+	})
+	bubble(t, Options{}, note, func(h *harness) { // the POST overtakes the GET
+		c := h.poll()
+		_ = c.rec.conn.Send(Text, []byte("too late"))
+		wantOK(t, c.post("1"), "ok")
+		if got := (<-c.rec.closed).reason; got != TransportClose {
+			t.Errorf("ended with %s", got)
+		}
+		wantError(t, c.post("4x"), http.StatusBadRequest, CodeUnknownSession)
+		wantError(t, h.ask("GET", c.query(WebSocket), true), http.StatusBadRequest, CodeUnknownSession)
+		wantOK(t, c.get(), "6")
+		wantError(t, c.get(), http.StatusBadRequest, CodeUnknownSession)
+		if n := h.held(); n != 0 {
+			t.Errorf("%d sessions are held", n)
+		}
+
+		c = h.poll() // and nobody waits for it for ever
+		wantOK(t, c.post("1"), "ok")
+		time.Sleep(leaveDelay + late)
+		if n := h.held(); n != 0 {
+			t.Errorf("%d sessions are held", n)
+		}
+		wantError(t, c.get(), http.StatusBadRequest, CodeUnknownSession)
 	})
 }
 

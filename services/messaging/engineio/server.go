@@ -107,6 +107,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			c.Abort()
 		}
 	}
+	s.mu.Lock()
+	clear(s.conns) // of those who have left
+	s.mu.Unlock()
 	err := s.group.Wait(ctx)
 	_ = s.wheel.Stop(ctx) // which takes no time
 	return err            //nolint:wrapcheck // it is the context's
@@ -223,13 +226,19 @@ func (s *Server) find(id string) *Conn {
 	return s.conns[id]
 }
 
-// remove forgets a session that has ended; under its mu.
-func (s *Server) remove(c *Conn, reason Reason) {
+// count counts a session that has ended; under its mu.
+func (s *Server) count(c *Conn, reason Reason) {
 	s.sessions.of(c.transport()).Add(-1)
 	s.closed[reason].Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.admitted--
+}
+
+// forget lets no request find a session any more; under its mu.
+func (s *Server) forget(c *Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.conns[c.id] == c {
 		delete(s.conns, c.id)
 	}

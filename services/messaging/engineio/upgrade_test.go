@@ -85,7 +85,8 @@ func TestPollsDuringAnUpgrade(t *testing.T) {
 	})
 }
 
-// A poll that waits when the upgrade is complete is answered, too.
+// A poll that waits when the upgrade is complete should not have come after it began;
+// but one that began before ends in order, even if nobody had time for it.
 func TestAPollThatMeetsTheUpgrade(t *testing.T) {
 	t.Parallel()
 	bubble(t, Options{}, echo, func(h *harness) {
@@ -94,9 +95,18 @@ func TestAPollThatMeetsTheUpgrade(t *testing.T) {
 		wantOK(t, c.get(), "6")
 		waiting := c.getWaiting()
 		s.send("5")
-		wantOK(t, <-waiting, "6")
+		wantError(t, <-waiting, http.StatusBadRequest, CodeBadRequest)
 		s.send("4a")
 		s.want("4a")
+	})
+	bubble(t, Options{}, echo, func(h *harness) {
+		c := h.poll()
+		g := &poll{wake: make(chan struct{}, 1)} // which nobody serves
+		p, _ := c.rec.conn.beginPoll(g)
+		c.upgrade()
+		if answer, _, _ := c.rec.conn.answer(p, g); string(answer) != "6" || g.refused {
+			t.Errorf("answered %q, refused: %v", answer, g.refused)
+		}
 	})
 }
 
@@ -210,6 +220,7 @@ func TestTheSessionEndsDuringAnUpgrade(t *testing.T) {
 		s := c.probe()
 		wantOK(t, c.post("1"), "ok")
 		s.wantClose(closeNormal)
+		wantOK(t, c.get(), "6")
 		c.wantGone(TransportClose)
 	})
 	bubble(t, Options{}, echo, func(h *harness) {

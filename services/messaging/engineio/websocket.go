@@ -160,6 +160,9 @@ func (c *Conn) upgrade() {
 	server.upgraded.Add(1)
 	c.socket, c.polling, c.probe = probe.socket, nil, nil
 	close(probe.upgrade)
+	if polling.waiting != nil { // it should not have come, if it began after the client said so
+		polling.waiting.refused = polling.waiting.late
+	}
 	polling.dismiss(packetNoop)
 	payload := polling.queue
 	polling.drop(server)
