@@ -21,9 +21,10 @@ var (
 )
 
 const (
-	// noopDelay is how long a poll waits for packets while an upgrade is under way.
-	// A client that has not heard of the probe's answer polls again and again.
-	noopDelay = 100 * time.Millisecond
+	// noopDelay is how long a poll waits for packets that began while an upgrade was
+	// under way. A client that has not heard of the probe's answer polls again and
+	// again; one that has said "5" should not poll, and is told so if that comes first.
+	noopDelay = 50 * time.Millisecond
 	// chunk is written at a time, so that the deadline is one for progress.
 	chunk = 32 << 10
 	// keptBuffer bounds the buffers that are reused.
@@ -227,10 +228,10 @@ func (c *Conn) answer(p *polling, g *poll) (payload []byte, counted int, wait ti
 	case len(p.queue) > 0 && !p.corked:
 	case c.state == stateClosing:
 	case c.probe != nil && c.probe.answered:
-		if early := noopDelay - time.Since(g.begun); c.probe.noop && early > 0 {
+		if early := noopDelay - time.Since(g.begun); g.late && early > 0 {
 			return nil, 0, early
 		}
-		c.probe.noop, p.waiting = true, nil
+		p.waiting = nil
 		return []byte{byte(packetNoop)}, 0, 0
 	default:
 		return nil, 0, 0

@@ -55,8 +55,8 @@ func TestAnUpgradeInOneGo(t *testing.T) {
 	s.want("4hello")
 }
 
-// Until "5", packets go out with polls; a poll for which there are none ends soon,
-// the first of them at once.
+// Until "5", packets go out with polls; a poll for which there are none ends soon, at
+// once if it began before.
 func TestPollsDuringAnUpgrade(t *testing.T) {
 	t.Parallel()
 	bubble(t, Options{}, echo, func(h *harness) {

@@ -33,7 +33,6 @@ type probe struct {
 	socket   *socket // its ws is nil before the handshake is done
 	timer    wheel.Timer
 	answered bool          // "3probe"
-	noop     bool          // a poll was answered since
 	upgrade  chan struct{} // closed when a POST, which "5" met, is handled; nil before "5"
 }
 
