@@ -325,18 +325,18 @@ func (c *Conn) endWith(reason Reason, err error, code int, text string) {
 	}
 }
 
-// handle hands a message to the handler; under deliver.
-func (c *Conn) handle(kind Kind, data []byte) (pause <-chan struct{}, ok bool) {
+// handle hands a message to the handler, if the session is open; under deliver.
+func (c *Conn) handle(kind Kind, data []byte) (pause <-chan struct{}) {
 	c.mu.Lock()
 	open := c.state == stateOpen
 	c.mu.Unlock()
 	if !open {
-		return nil, false
+		return nil
 	}
 	if pause = c.handler.Message(kind, data); pause != nil {
 		c.mu.Lock()
 		c.pause = pause
 		c.mu.Unlock()
 	}
-	return pause, true
+	return pause
 }

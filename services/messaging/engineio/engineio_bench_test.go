@@ -138,8 +138,12 @@ func dialRaw(t testing.TB, address string) *rawSocket {
 	_, _ = fmt.Fprintf(c, "GET /?%s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", newWebSocket)
 	s := &rawSocket{c, bufio.NewReaderSize(c, 512)}
 	response, err := http.ReadResponse(s.r, nil)
-	if err != nil || response.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("handshake: %+v, %v", response, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close() // which has nothing
+	if response.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("handshake: %+v", response)
 	}
 	if packet, err := s.read(); err != nil || packet[0] != byte(packetOpen) {
 		t.Fatalf("handshake: %q, %v", packet, err)

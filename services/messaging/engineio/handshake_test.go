@@ -380,10 +380,10 @@ func TestOrigins(t *testing.T) {
 			wantError(t, a, http.StatusForbidden, CodeForbidden)
 			readable(a, "")
 		}
-		if _, response, err := h.dial(newWebSocket, http.Header{"Origin": {origin}}); err == nil || response.StatusCode != http.StatusForbidden {
+		if _, status, err := h.dial(newWebSocket, http.Header{"Origin": {origin}}); err == nil || status != http.StatusForbidden {
 			t.Errorf("%q opens a WebSocket: %v", origin, err)
 		}
-		if _, response, err := h.dial(c.query(WebSocket), http.Header{"Origin": {origin}}); err == nil || response.StatusCode != http.StatusForbidden {
+		if _, status, err := h.dial(c.query(WebSocket), http.Header{"Origin": {origin}}); err == nil || status != http.StatusForbidden {
 			t.Errorf("%q upgrades: %v", origin, err)
 		}
 	}

@@ -357,7 +357,8 @@ func (c *client) wantGone(reason Reason) {
 	}
 }
 
-func (h *harness) dial(query string, header http.Header) (*websocket.Conn, *http.Response, error) {
+// dial opens a WebSocket, or says with which status it did not.
+func (h *harness) dial(query string, header http.Header) (ws *websocket.Conn, status int, err error) {
 	ctx, cancel := context.WithTimeout(h.ctx, patience)
 	defer cancel()
 	ws, response, err := websocket.Dial(ctx, strings.Replace(h.url, "http", "ws", 1)+"?"+query, &websocket.DialOptions{
@@ -366,7 +367,13 @@ func (h *harness) dial(query string, header http.Header) (*websocket.Conn, *http
 	if err == nil {
 		ws.SetReadLimit(1 << 24)
 	}
-	return ws, response, err
+	if response != nil {
+		status = response.StatusCode
+		if response.Body != nil {
+			_ = response.Body.Close()
+		}
+	}
+	return ws, status, err
 }
 
 // socketClient is a client's WebSocket.

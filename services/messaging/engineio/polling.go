@@ -36,7 +36,7 @@ type polling struct {
 	queue   []byte // the payload of the next answer
 	queued  int    // bytes that are counted
 	writing int    // those of them that are not in the queue any more
-	waiting *poll // nil if no poll waits
+	waiting *poll  // nil if no poll waits
 	posting bool
 	left    bool // the client has said so, and may have a poll on its way
 	corked  bool // a POST is being handled, and will stir
@@ -485,8 +485,7 @@ func (c *Conn) received(packet packet) (pause <-chan struct{}, err error) {
 	switch packet.typ {
 	case packetMessage:
 		if packet.kind == Text {
-			pause, _ = c.handle(Text, packet.data)
-			return pause, nil
+			return c.handle(Text, packet.data), nil
 		}
 		return c.receivedBase64(packet.data)
 	case packetPong:
@@ -510,6 +509,5 @@ func (c *Conn) receivedBase64(encoded []byte) (pause <-chan struct{}, err error)
 	if err != nil {
 		return nil, err
 	}
-	pause, _ = c.handle(Binary, data)
-	return pause, nil
+	return c.handle(Binary, data), nil
 }

@@ -114,8 +114,7 @@ func (s *socket) Message(kind Kind, payload []byte) (pause <-chan struct{}) {
 // received handles what the session's client sent; under deliver.
 func (s *socket) received(kind Kind, payload []byte) (pause <-chan struct{}, err error) {
 	if kind == Binary {
-		pause, _ = s.conn.handle(Binary, payload)
-		return pause, nil
+		return s.conn.handle(Binary, payload), nil
 	}
 	packet, err := decodePacket(payload)
 	if err != nil {

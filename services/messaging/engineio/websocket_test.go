@@ -169,7 +169,7 @@ func TestHowWebSocketsEnd(t *testing.T) {
 		}
 		c.wantGone(ForcedClose)
 	})
-	t.Run("the server aborts while it closes", func(t *testing.T) {
+	t.Run("the server aborts while it closes", func(*testing.T) {
 		c, _ := h.connect()
 		c.rec.conn.Close(closeNormal, "") // and the client does not answer
 		c.rec.conn.Abort()
