@@ -398,6 +398,50 @@ func TestAReaderThatComesLateGetsEverything(t *testing.T) {
 	}
 }
 
+func TestMessagesThatBelongTogether(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, rec := newPipe(t, Options{MaxQueued: 100, WriteTimeout: time.Hour}, echo)
+		part := bytes.Repeat([]byte("x"), 20)
+		both := func(more ...Message) error {
+			return rec.conn.SendAll(append(more, Message{Text, [][]byte{part, part}}, Message{Binary, [][]byte{[]byte("yz")}})...)
+		}
+		if err := errors.Join(both(), both(), both(Message{Kind: Binary})); !errors.Is(err, ErrOverflow) {
+			t.Errorf("85 and 43 of 100 bytes: %v", err)
+		}
+		if err := rec.conn.Send(Text, part[:16]); err != nil { // nothing is left of what was refused
+			t.Errorf("the last 16 bytes: %v", err)
+		}
+		for range 2 {
+			r.wantFrame(flagFin|opText, strings.Repeat("x", 40))
+			r.wantFrame(flagFin|opBinary, "yz")
+		}
+		r.wantFrame(flagFin|opText, string(part[:16]))
+		rec.conn.Close(4200, "resume")
+		if err := both(); !errors.Is(err, ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
+		r.wantClose(4200)
+	})
+}
+
+func TestEmptyMessagesAreBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, rec := newPipe(t, Options{MaxQueued: 100, WriteTimeout: time.Hour}, echo) // of which nothing is read
+		for i := range 100 {
+			if err := rec.conn.Send(Binary); err != nil {
+				t.Fatalf("message %d: %v", i, err)
+			}
+		}
+		if err := rec.conn.Send(Binary); !errors.Is(err, ErrOverflow) {
+			t.Errorf("one more: %v", err)
+		}
+		rec.conn.Abort()
+		wait(t, "the end", rec.closed)
+	})
+}
+
 func TestDiscardKeepsFramesWhole(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, Options{MaxQueued: 64 << 10}, echo)

@@ -94,11 +94,12 @@ func (c *Conn) enqueueAll(messages []Message) error {
 	return nil
 }
 
+// sizeOf is how much a message counts. An empty one takes memory, too.
 func sizeOf(parts [][]byte) (size int) {
 	for _, p := range parts {
 		size += len(p)
 	}
-	return size
+	return max(size, 1)
 }
 
 // reserve counts payload that is going to wait, or refuses it; under mu.
