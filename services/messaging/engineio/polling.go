@@ -160,10 +160,9 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request, c *Conn) {
 		s.fail(w, r, code)
 		return
 	}
-	// It may take longer than the server lets requests take, which it cannot know.
+	// It may take longer than the HTTP server lets requests take, which it cannot know.
 	// Where there are no deadlines, none are needed.
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Time{})
 	_ = control.SetWriteDeadline(time.Time{})
 	var timer *time.Timer
 	var late <-chan time.Time

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -49,6 +50,42 @@ func TestAPollWaitsForPackets(t *testing.T) {
 			t.Errorf("transport %s, id %s, want %s", c.rec.conn.Transport(), c.rec.conn.ID(), c.sid)
 		}
 	})
+}
+
+// On HTTP/2, too, requests take longer than a server lets them. A WebSocket needs
+// HTTP/1.1.
+func TestPollingOnHTTP2(t *testing.T) {
+	t.Parallel()
+	var pause chan struct{}
+	h := prepare(t, Options{CloseTimeout: 200 * time.Millisecond}, func(r *recorder, kind Kind, payload []byte) <-chan struct{} {
+		note(r, kind, payload)
+		return pause
+	})
+	if err := h.server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewUnstartedServer(h.server)
+	web.EnableHTTP2 = true
+	web.Config.ReadTimeout, web.Config.WriteTimeout = 200*time.Millisecond, 200*time.Millisecond
+	web.StartTLS()
+	h.url, h.client, h.ctx = web.URL, web.Client(), t.Context()
+	defer web.Close()
+	defer func() {
+		h.ctx = context.Background()
+		h.stop()
+	}()
+	pause = make(chan struct{})
+	c := h.poll()
+	got := c.getLater()
+	done := make(chan answer, 1)
+	go func() { done <- c.post("4a") }()
+	c.wantGot("MessageText a")
+	time.Sleep(500 * time.Millisecond) // longer than the deadlines
+	close(pause)
+	wantOK(t, wait(t, "the POST", done), "ok")
+	_ = c.rec.conn.Send(Text, []byte("b"))
+	wantOK(t, wait(t, "the GET", got), "4b")
+	wantError(t, h.ask("GET", newWebSocket, false), http.StatusBadRequest, CodeBadRequest)
 }
 
 // Section "Sending data".
