@@ -495,7 +495,12 @@ func TestAnAnswerThatIsNotTakenEndsTheSession(t *testing.T) {
 // neither that nor what others send.
 func TestAnswersToOnePostGoOutTogether(t *testing.T) {
 	t.Parallel()
-	bubble(t, Options{}, echo, func(h *harness) {
+	slowly := func(r *recorder, kind Kind, payload []byte) <-chan struct{} {
+		echo(r, kind, payload)
+		time.Sleep(time.Second)
+		return nil
+	}
+	bubble(t, Options{}, slowly, func(h *harness) {
 		c := h.poll()
 		waiting := c.getWaiting()
 		wantOK(t, c.post("4a\x1e4b\x1e4c"), "ok")
