@@ -6,8 +6,10 @@ SHELL := /bin/bash -o pipefail
 TOOLS := go tool -modfile=hack/tools/go.mod
 LINT := go tool -modfile=hack/tools/lint/go.mod golangci-lint
 CLUSTER := go run -C hack/cluster .
-# What the peer of the messaging benchmark stands on.
-PEER := npm ci --prefix hack/bench/messaging/peer --no-audit --no-fund --silent
+# What runs on Node.js: the peer of the messaging benchmark, and the stock clients
+# that the tests of package socketio drive.
+NODE_PACKAGES := hack/bench/messaging/peer services/messaging/socketio/testdata/client
+NODE := for dir in $(NODE_PACKAGES); do npm ci --prefix $$dir --no-audit --no-fund --silent || exit; done
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w'
 # Packages start a PostgreSQL or an API server each: two at a time is what a
 # small machine bears.
@@ -62,7 +64,7 @@ verify: ## Lint, check the modules, and fail if a generated file is stale
 .PHONY: test
 test: ## Run all tests but the end-to-end ones, with the race detector
 	@hack/setup.sh gcc postgresql redis node
-	@$(PEER)
+	@$(NODE)
 	@assets="$$($(CLUSTER) assets)" && KUBEBUILDER_ASSETS="$$assets" go test $(TEST_FLAGS) ./...
 	@go test -C hack/cluster $(TEST_FLAGS) ./...
 	@go test -C hack/promql $(TEST_FLAGS) ./...
@@ -81,7 +83,7 @@ bench-operator: build ## Measure the operator with 100, 300 and 1,000 Marketplac
 .PHONY: bench-messaging
 bench-messaging: build ## Measure messaging against a server of the Node.js stack, against hack/bench/messaging/thresholds.yaml
 	@hack/setup.sh postgresql redis node
-	@$(PEER)
+	@$(NODE)
 	@go build -o bin/bench-messaging ./hack/bench/messaging
 	@exec bin/bench-messaging $(ARGS)
 

@@ -1,0 +1,291 @@
+package socketio
+
+import (
+	"bytes"
+	"container/list"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"sync"
+)
+
+// Handshake is what a client brings to be let in.
+type Handshake struct {
+	// Namespace is the one that it wants to connect to.
+	Namespace string
+	// Auth is CONNECT's payload, an object; {} if there was none.
+	Auth json.RawMessage
+	// PID and Offset are what Auth says of an earlier socket ("" if it does not); see
+	// [Namespace.Recover].
+	PID, Offset string
+	// SID is the id that the socket is going to have, unless it is recovered.
+	SID string
+	// Conn is the connection, and Facts what Options.Facts said of it.
+	Conn  Conn
+	Facts any
+	// Data becomes the socket's.
+	Data any
+}
+
+// Refusal is an error of middleware that the client is told: CONNECT_ERROR. Of all
+// other errors it is told nothing, and Options.Log the rest.
+type Refusal struct { //nolint:errname // engineio calls it so, too, and so it reads
+	// Message is the error's message at the client.
+	Message string `json:"message"`
+	// Data is the error's data at the client, as JSON; left out if it is nil.
+	Data any `json:"data,omitempty"`
+}
+
+func (r *Refusal) Error() string { return r.Message }
+
+// The messages of refusals. The first is the reference implementation's.
+const (
+	messageInvalidNamespace  = "Invalid namespace"
+	messageTooManyNamespaces = "Too many namespaces"
+	messageTimeout           = "Timeout"
+	messageInternal          = "Internal error"
+)
+
+// Recovery is what a namespace says of connection state recovery; see
+// [Namespace.Recover].
+type Recovery struct {
+	// PID goes to the client, which brings it back when it reconnects. It tells its
+	// program that it was recovered if this is the one that it brought. If it is empty
+	// the client brings nothing.
+	PID string
+	// SID, if it is not empty, is the id of the earlier socket, as which this one goes
+	// on.
+	SID string
+}
+
+// newSID makes a socket's id: 120 random bits, in 20 characters.
+func newSID() string {
+	var b [15]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// connect begins to let the client into a namespace ("Connection to a namespace").
+func (c *conn) connect(p packet) error {
+	s, err := c.begin(p.namespace)
+	if s == nil {
+		return err
+	}
+	h := &Handshake{Namespace: s.namespace.name, Auth: json.RawMessage("{}"), SID: newSID(), Conn: c.engine, Facts: c.facts}
+	if p.data != nil {
+		h.Auth = bytes.Clone(p.data)
+	}
+	if s.namespace.asks() {
+		h.PID, h.Offset = earlier(h.Auth)
+		c.server.admitter.add(s, h)
+	} else {
+		s.admit(h, Recovery{})
+	}
+	return nil
+}
+
+// begin makes the socket that a CONNECT may become; nil if it was answered already.
+func (c *conn) begin(namespace []byte) (*Socket, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.server.namespaces[string(namespace)]
+	if n == nil {
+		return nil, c.refuse(string(namespace), &Refusal{Message: messageInvalidNamespace})
+	}
+	if s := c.socket(namespace); s != nil {
+		if s.state != left {
+			return nil, malformed("CONNECT came twice")
+		}
+		c.forget(s)
+	}
+	if c.live() >= c.server.options.MaxNamespaces {
+		return nil, c.refuse(n.name, &Refusal{Message: messageTooManyNamespaces})
+	}
+	s := &Socket{namespace: n, conn: c}
+	c.sockets = append(c.sockets, s)
+	c.limitIdleness()
+	return s, nil
+}
+
+// earlier is what a CONNECT says of an earlier socket. What is no string is not
+// there.
+func earlier(auth json.RawMessage) (pid, offset string) {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(auth, &fields) != nil {
+		return "", ""
+	}
+	_ = json.Unmarshal(fields["pid"], &pid)
+	_ = json.Unmarshal(fields["offset"], &offset)
+	return pid, offset
+}
+
+// refuse answers a CONNECT with CONNECT_ERROR; under mu. It is an error if that was
+// one too often.
+func (c *conn) refuse(namespace string, refusal *Refusal) error {
+	data, err := json.Marshal(refusal)
+	if err != nil {
+		c.server.options.Log.Error("socketio: a refusal's data cannot be encoded", "namespace", namespace, "error", err)
+		data, _ = json.Marshal(Refusal{Message: refusal.Message}) // strings can
+	}
+	c.server.counters.refused.Add(1)
+	c.send(typeConnectError, namespace, data)
+	if c.refused++; c.refused >= c.server.options.MaxRefusals {
+		return malformed("too many CONNECTs were refused")
+	}
+	return nil
+}
+
+// refuse ends what the client wanted, unless that has an end already.
+func (s *Socket) refuse(refusal *Refusal) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.state != connecting || c.closed {
+		return
+	}
+	s.state = gone
+	c.forget(s)
+	c.limitIdleness()
+	if err := c.refuse(s.namespace.name, refusal); err != nil {
+		c.engine.Close(closePolicy, err.Error())
+	}
+}
+
+// answer is the payload of the server's CONNECT.
+type answer struct {
+	SID string `json:"sid"`
+	PID string `json:"pid,omitempty"`
+}
+
+// admit lets a client in.
+func (s *Socket) admit(h *Handshake, recovery Recovery) {
+	s.id, s.Data = h.SID, h.Data
+	if recovery.SID != "" {
+		s.id, s.recovered = recovery.SID, true
+	}
+	data, _ := json.Marshal(answer{SID: s.id, PID: recovery.PID}) // strings can be encoded
+	c := s.conn
+	c.mu.Lock()
+	if s.state != connecting || c.closed {
+		c.mu.Unlock()
+		return
+	}
+	s.state, s.abandon = greeting, nil
+	c.send(typeConnect, s.namespace.name, data)
+	c.mu.Unlock()
+
+	counters := &c.server.counters
+	counters.connected.Add(1)
+	if s.recovered {
+		counters.recovered.Add(1)
+	}
+	if before := s.namespace.add(s); before != nil {
+		before.conn.engine.Abort() // the client has left it, and nobody noticed
+	}
+	s.namespace.onConnect(s)
+	s.greeted()
+}
+
+// attempt is a CONNECT that middleware decides on.
+type attempt struct {
+	socket    *Socket
+	handshake *Handshake
+	ctx       context.Context //nolint:containedctx // the attempt is what it is of
+	cancel    func()
+	place     *list.Element // in the queue; nil once it is off it
+}
+
+// admitter runs middleware, a bounded number at once, so that those who come back
+// all at the same time do not fall on what it asks all at the same time.
+type admitter struct {
+	limit int
+
+	mu      sync.Mutex
+	queue   list.List
+	running int
+	workers sync.WaitGroup
+}
+
+func (a *admitter) add(s *Socket, h *Handshake) {
+	ctx, cancel := context.WithTimeout(context.Background(), s.conn.server.options.ConnectTimeout)
+	stop := context.AfterFunc(ctx, func() { s.refuse(&Refusal{Message: messageTimeout}) })
+	t := &attempt{socket: s, handshake: h, ctx: ctx, cancel: func() {
+		stop()
+		cancel()
+	}}
+	s.apart = true
+	s.abandon = func() { a.abandon(t) }
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t.place = a.queue.PushBack(t)
+	if a.running < a.limit {
+		a.running++
+		a.workers.Go(a.work)
+	}
+}
+
+// abandon ends an attempt whose connection is gone.
+func (a *admitter) abandon(t *attempt) {
+	t.cancel()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if t.place != nil {
+		a.queue.Remove(t.place)
+		t.place = nil
+	}
+}
+
+func (a *admitter) work() {
+	for {
+		a.mu.Lock()
+		front := a.queue.Front()
+		if front == nil {
+			a.running--
+			a.mu.Unlock()
+			return
+		}
+		t := a.queue.Remove(front).(*attempt) //nolint:errcheck,forcetypeassert // nothing else is in it
+		t.place = nil
+		a.mu.Unlock()
+		t.run()
+	}
+}
+
+func (t *attempt) run() {
+	defer t.cancel()
+	s := t.socket
+	if t.ctx.Err() != nil { // it was refused while it waited
+		return
+	}
+	recovery, err := s.namespace.decide(t.ctx, t.handshake)
+	if err == nil {
+		s.admit(t.handshake, recovery)
+		return
+	}
+	var refusal *Refusal
+	switch {
+	case errors.As(err, &refusal):
+	case t.ctx.Err() != nil:
+		refusal = &Refusal{Message: messageTimeout}
+	default:
+		s.conn.server.options.Log.Error("socketio: a middleware failed", "namespace", s.namespace.name, "error", err)
+		refusal = &Refusal{Message: messageInternal}
+	}
+	s.refuse(refusal)
+}
+
+func (a *admitter) wait(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		a.workers.Wait()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

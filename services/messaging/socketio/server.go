@@ -1,0 +1,196 @@
+package socketio
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/marketplane/marketplane/services/messaging/engineio"
+)
+
+// Options of a Server. Zero values mean the defaults.
+type Options struct {
+	// ConnectTimeout is how long a connection may be without a namespace, from its
+	// beginning and again after it has left the last one; and how long a namespace may
+	// take to let a client in: 45 s.
+	ConnectTimeout time.Duration
+	// AttachmentTimeout is how long each attachment may take to come: 60 s.
+	AttachmentTimeout time.Duration
+
+	// MaxNamespaces is how many namespaces a connection may be connected to: 16.
+	MaxNamespaces int
+	// MaxRefusals is how many of its CONNECTs may be refused before a connection is
+	// closed: 16.
+	MaxRefusals int
+	// MaxConnecting is how many CONNECTs may be with middleware at once, of all
+	// connections; more wait: 64.
+	MaxConnecting int
+	// MaxAttachments is how many attachments a packet may have, either way: 10.
+	MaxAttachments int
+	// MaxPacket is how many bytes a packet with attachments may have, the text and all
+	// of them: 10,000,000. How large each may be is the transport's.
+	MaxPacket int
+	// MaxAcks is how many acknowledgements of a socket's may be waited for: 256.
+	MaxAcks int
+
+	// Facts is asked about each connection once. What it returns is kept for the
+	// connection's life, in the place of the request, so it should be small.
+	// Handshakes and sockets have it.
+	Facts func(c Conn, r *http.Request) any
+	// Log is told why middleware failed, where the client is told of no reason. Nil
+	// tells nobody.
+	Log *slog.Logger
+}
+
+func (o Options) withDefaults() Options {
+	for _, d := range []struct {
+		value    *time.Duration
+		standard time.Duration
+	}{
+		{&o.ConnectTimeout, 45 * time.Second},
+		{&o.AttachmentTimeout, time.Minute},
+	} {
+		if *d.value == 0 {
+			*d.value = d.standard
+		}
+	}
+	for _, d := range []struct {
+		value    *int
+		standard int
+	}{
+		{&o.MaxNamespaces, 16},
+		{&o.MaxRefusals, 16},
+		{&o.MaxConnecting, 64},
+		{&o.MaxAttachments, 10},
+		{&o.MaxPacket, 10_000_000},
+		{&o.MaxAcks, 256},
+	} {
+		if *d.value == 0 {
+			*d.value = d.standard
+		}
+	}
+	if o.Facts == nil {
+		o.Facts = func(Conn, *http.Request) any { return nil }
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// Server holds namespaces. Make it with NewServer, set its namespaces up, and give
+// its Open to engineio.NewServer.
+type Server struct {
+	options  Options
+	admitter *admitter
+	counters counters
+
+	serving    atomic.Bool // nothing is set up any more
+	namespaces map[string]*Namespace
+}
+
+// NewServer makes a server, with no namespace yet.
+func NewServer(options Options) *Server {
+	o := options.withDefaults()
+	return &Server{
+		options:    o,
+		admitter:   &admitter{limit: o.MaxConnecting},
+		namespaces: make(map[string]*Namespace),
+		counters:   counters{disconnects: make(map[Reason]int64)},
+	}
+}
+
+// Open is for engineio.NewServer: it begins the protocol on a session.
+func (s *Server) Open(c *engineio.Conn, r *http.Request) engineio.Handler { return s.open(c, r) }
+
+func (s *Server) open(e Conn, r *http.Request) *conn {
+	s.serving.Store(true)
+	c := &conn{server: s, engine: e, facts: s.options.Facts(e, r)}
+	s.counters.connections.Add(1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.limitIdleness()
+	return c
+}
+
+// mustSetUp is called by all that is not locked while the server serves.
+func (s *Server) mustSetUp() {
+	if s.serving.Load() {
+		panic("socketio: the server serves already; namespaces are set up before")
+	}
+}
+
+// Of is the namespace with a name, such as "/" or "/chat"; it is made if there is
+// none yet. CONNECTs to others are refused ("Invalid namespace"). It panics if
+// the name is no namespace's, or for a new one once the server serves.
+func (s *Server) Of(name string) *Namespace {
+	if n := s.namespaces[name]; n != nil {
+		return n
+	}
+	s.mustSetUp()
+	if err := checkNamespace([]byte(name)); err != nil {
+		panic("socketio: a namespace's name begins with a slash, has no comma and no control characters, and is no longer than 255 bytes: " + name)
+	}
+	n := newNamespace(s, name)
+	s.namespaces[name] = n
+	return n
+}
+
+// Wait returns when no middleware runs any more. The sessions must have ended
+// before: see engineio's Shutdown.
+func (s *Server) Wait(ctx context.Context) error { return s.admitter.wait(ctx) }
+
+// Stats counts, since the server was made unless it says otherwise.
+type Stats struct {
+	// Connections and Sockets are those at this moment.
+	Connections, Sockets int64
+	// Connected and Refused are the CONNECTs that were answered so.
+	Connected, Refused int64
+	// Recovered are those of Connected that go on as an earlier socket.
+	Recovered int64
+	// EventsIn are the events that came, and EventsOut those that went, to each
+	// receiver.
+	EventsIn, EventsOut int64
+	// Malformed are the packets for which a connection was closed.
+	Malformed int64
+	// Disconnects are the sockets that ended.
+	Disconnects map[Reason]int64
+}
+
+type counters struct {
+	connections, sockets          atomic.Int64
+	connected, refused, recovered atomic.Int64
+	eventsIn, eventsOut           atomic.Int64
+	malformed                     atomic.Int64
+
+	mu          sync.Mutex
+	disconnects map[Reason]int64
+}
+
+func (c *counters) disconnected(reason Reason) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.disconnects[reason]++
+}
+
+// Stats returns the counters.
+func (s *Server) Stats() Stats {
+	c := &s.counters
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return Stats{
+		Connections: c.connections.Load(),
+		Sockets:     c.sockets.Load(),
+		Connected:   c.connected.Load(),
+		Refused:     c.refused.Load(),
+		Recovered:   c.recovered.Load(),
+		EventsIn:    c.eventsIn.Load(),
+		EventsOut:   c.eventsOut.Load(),
+		Malformed:   c.malformed.Load(),
+		Disconnects: maps.Clone(c.disconnects),
+	}
+}
