@@ -122,8 +122,9 @@ func TestOtherWordsGiveTimeOnce(t *testing.T) {
 			t.Parallel()
 			bubble(t, Options{}, note, func(h *harness) {
 				c, say := h.talker(transport)
+				time.Sleep(10 * time.Second)
 				say("3") // which nobody asked for
-				for range 6 {
+				for range 5 {
 					time.Sleep(10 * time.Second)
 					say("4hello")
 				}

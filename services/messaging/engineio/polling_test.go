@@ -557,6 +557,19 @@ func TestAPauseKeepsThePost(t *testing.T) {
 		wantOK(t, c.get(), "4b")
 		wantOK(t, c.get(), "2")
 	})
+	bubble(t, Options{}, func(*recorder, Kind, []byte) <-chan struct{} { return pause }, func(h *harness) {
+		pause = make(chan struct{}) // which ends just before the time for the pong does
+		c := h.poll()
+		done := make(chan answer, 1)
+		go func() { done <- c.post("4a") }()
+		time.Sleep(44 * time.Second)
+		close(pause)
+		wantOK(t, <-done, "ok")
+		time.Sleep(10 * time.Second)
+		wantOK(t, c.post("3"), "ok")
+		wantOK(t, c.get(), "2")
+		wantOK(t, c.get(), "2")
+	})
 }
 
 // The end of a session frees a POST that is paused.

@@ -179,6 +179,8 @@ func TestUpgradesThatFail(t *testing.T) {
 				c.until("the upgrade is given up", func(conn *Conn) bool { return conn.probe == nil })
 				if strings.HasPrefix(name, "silence") {
 					within(t, "given up", time.Since(start), 10*time.Second)
+				} else if took := time.Since(start); took > 6*time.Second { // a client takes 5 s to close
+					t.Errorf("given up after %s", took)
 				}
 				wantOK(t, c.post("4a"), "ok")
 				wantOK(t, c.get(), "4a")
