@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -127,11 +128,20 @@ func (h *harness) stop() {
 	}
 }
 
-// held is how many sessions requests may find.
-func (h *harness) held() int {
+// held is how many sessions requests may find, but for those whose clients have just
+// left.
+func (h *harness) held() (n int) {
 	h.server.mu.Lock()
-	defer h.server.mu.Unlock()
-	return len(h.server.conns)
+	conns := slices.Collect(maps.Values(h.server.conns))
+	h.server.mu.Unlock()
+	for _, c := range conns {
+		c.mu.Lock()
+		if c.polling == nil || !c.polling.left {
+			n++
+		}
+		c.mu.Unlock()
+	}
+	return n
 }
 
 // newHarness serves on a real network.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -228,6 +229,9 @@ func TestASecondPostEndsTheSession(t *testing.T) {
 			}()
 			c.wantGot("MessageText a")
 			wantError(t, c.post("4c"), http.StatusBadRequest, CodeBadRequest)
+			for range 1000 {
+				runtime.Gosched() // the end is not told meanwhile
+			}
 			close(release)
 			wantError(t, <-first, http.StatusBadRequest, CodeBadRequest)
 			if n := len(c.rec.got); n != 0 {

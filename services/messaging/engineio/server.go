@@ -107,9 +107,6 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			c.Abort()
 		}
 	}
-	s.mu.Lock()
-	clear(s.conns) // of those who have left
-	s.mu.Unlock()
 	err := s.group.Wait(ctx)
 	_ = s.wheel.Stop(ctx) // which takes no time
 	return err            //nolint:wrapcheck // it is the context's
