@@ -65,8 +65,9 @@ func (s *server) shutdown(t *testing.T) {
 	}
 }
 
-func newServer() *socketio.Server {
-	return socketio.NewServer(socketio.Options{Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+func newServer(t *testing.T) *socketio.Server {
+	t.Helper()
+	return socketio.NewServer(socketio.Options{Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 }
 
 // driver is a process with stock clients; see testdata/client/driver.js.

@@ -38,7 +38,7 @@ func echo(n *socketio.Namespace) {
 func TestStockTransports(t *testing.T) {
 	for name, options := range ways {
 		t.Run(name, func(t *testing.T) {
-			s := newServer()
+			s := newServer(t)
 			sockets := make(chan *socketio.Socket, 1)
 			echo(s.Of("/"))
 			s.Of("/").OnConnect(func(s *socketio.Socket) { sockets <- s })
@@ -114,7 +114,7 @@ func TestStockTransports(t *testing.T) {
 
 // What the client sends in the middle of the upgrade comes once, and in order.
 func TestStockUpgradeLosesNothing(t *testing.T) {
-	s := newServer()
+	s := newServer(t)
 	echo(s.Of("/"))
 	sv := serve(t, engineio.Options{}, s)
 	d := startDriver(t)
@@ -130,7 +130,7 @@ func TestStockUpgradeLosesNothing(t *testing.T) {
 }
 
 func TestStockAckTimeouts(t *testing.T) {
-	s := newServer()
+	s := newServer(t)
 	n := s.Of("/")
 	acks := make(chan *socketio.Ack, 1)
 	n.On("kept", func(_ *socketio.Socket, e socketio.Event) <-chan struct{} {
@@ -179,7 +179,7 @@ func TestStockAckTimeouts(t *testing.T) {
 }
 
 func TestStockMiddleware(t *testing.T) {
-	s := newServer()
+	s := newServer(t)
 	n := s.Of("/")
 	n.Use(func(_ context.Context, h *socketio.Handshake) error {
 		var auth struct{ Token string }
@@ -212,7 +212,7 @@ func TestStockMiddleware(t *testing.T) {
 }
 
 func TestStockNamespaces(t *testing.T) {
-	s := newServer()
+	s := newServer(t)
 	for _, name := range []string{"/", "/chat", "/admin"} {
 		echo(s.Of(name))
 		s.Of(name).OnConnect(func(s *socketio.Socket) { _ = s.Emit("welcome", s.Namespace().Name()) })
@@ -245,7 +245,7 @@ func TestStockNamespaces(t *testing.T) {
 }
 
 func TestStockRooms(t *testing.T) {
-	s := newServer()
+	s := newServer(t)
 	n := s.Of("/")
 	n.On("join", func(s *socketio.Socket, e socketio.Event) <-chan struct{} {
 		var room string
@@ -328,7 +328,7 @@ func TestStockDisconnects(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newServer()
+			s := newServer(t)
 			sockets, reasons := make(chan *socketio.Socket, 2), make(chan socketio.Reason, 2)
 			s.Of("/other")
 			n := s.Of("/")
@@ -351,7 +351,7 @@ func TestStockDisconnects(t *testing.T) {
 		})
 	}
 	t.Run("nobody answers pings", func(t *testing.T) {
-		s := newServer()
+		s := newServer(t)
 		reasons := make(chan socketio.Reason, 2)
 		s.Of("/").OnDisconnect(func(_ *socketio.Socket, reason socketio.Reason) { reasons <- reason })
 		sv := serve(t, engineio.Options{PingInterval: 500 * time.Millisecond, PingTimeout: 500 * time.Millisecond}, s)
@@ -365,7 +365,7 @@ func TestStockDisconnects(t *testing.T) {
 		d.until("connect")
 	})
 	t.Run("the server shuts down", func(t *testing.T) {
-		s := newServer()
+		s := newServer(t)
 		reasons := make(chan socketio.Reason, 2)
 		s.Of("/").OnDisconnect(func(_ *socketio.Socket, reason socketio.Reason) { reasons <- reason })
 		sv := serve(t, engineio.Options{}, s)
@@ -398,7 +398,7 @@ func (s *store) add(text string, send func(offset socketio.Offset)) {
 func TestStockRecovery(t *testing.T) {
 	for name, options := range ways {
 		t.Run(name, func(t *testing.T) {
-			s := newServer()
+			s := newServer(t)
 			n := s.Of("/")
 			st := new(store)
 			n.Recover(func(_ context.Context, h *socketio.Handshake) (socketio.Recovery, error) {
@@ -474,7 +474,7 @@ func TestStockRecovery(t *testing.T) {
 // Without the hook nothing is recovered, and events that end in a string are just
 // that.
 func TestStockWithoutRecovery(t *testing.T) {
-	s := newServer()
+	s := newServer(t)
 	sockets := make(chan *socketio.Socket, 1)
 	s.Of("/").OnConnect(func(s *socketio.Socket) { sockets <- s })
 	sv := serve(t, engineio.Options{}, s)
