@@ -15,7 +15,13 @@ import (
 	"github.com/marketplane/marketplane/services/internal/testkit"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(envProgram) != "" {
+		main()
+		return
+	}
+	testkit.Main(m)
+}
 
 // Every mistake in how the program is called ends it before it touches
 // anything, with a line that names the remedy.

@@ -37,6 +37,7 @@ type messagingProcess struct {
 	bus              *nats.Conn
 	public, internal string
 	signer           *identity.Signer
+	settings         map[string]string // the environment
 	terminate        context.CancelFunc
 	ended            chan error
 }
@@ -73,7 +74,7 @@ func startMessagingThatSays(t *testing.T, env map[string]string, log io.Writer) 
 	}
 	server := testkit.NewBus(t)
 	p.bus = testkit.ConnectBus(t, server)
-	settings := map[string]string{
+	p.settings = map[string]string{
 		contract.EnvInstallation:    database.Installation,
 		contract.EnvInstance:        "messaging-0",
 		contract.EnvListen:          p.public,
@@ -86,12 +87,12 @@ func startMessagingThatSays(t *testing.T, env map[string]string, log io.Writer) 
 		contract.EnvLogLevel:        "warn",
 	}
 	for name, value := range env {
-		settings[name] = value
+		p.settings[name] = value
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	p.terminate = cancel
 	go func() {
-		p.ended <- run(ctx, []string{contract.ComponentMessaging}, func(name string) string { return settings[name] }, log, log)
+		p.ended <- run(ctx, []string{contract.ComponentMessaging}, func(name string) string { return p.settings[name] }, log, log)
 	}()
 	p.await("ready", func() bool { return p.get(contract.PathReady, nil) == http.StatusOK })
 	return p
@@ -195,7 +196,13 @@ func (p *messagingProcess) connect(user, session uuid.UUID) (*websocket.Conn, <-
 // want reads on until something contains the text.
 func (p *messagingProcess) want(from <-chan string, text string) {
 	p.t.Helper()
-	deadline := time.After(20 * time.Second)
+	p.wantFor(20*time.Second, from, text)
+}
+
+// wantFor is want with a patience, and returns what came before.
+func (p *messagingProcess) wantFor(patience time.Duration, from <-chan string, text string) (before []string) {
+	p.t.Helper()
+	deadline := time.After(patience)
 	for {
 		select {
 		case line, ok := <-from:
@@ -203,8 +210,9 @@ func (p *messagingProcess) want(from <-chan string, text string) {
 				p.t.Fatalf("the socket ended without %q", text)
 			}
 			if strings.Contains(line, text) {
-				return
+				return before
 			}
+			before = append(before, line)
 		case <-deadline:
 			p.t.Fatalf("no %q in time", text)
 		}

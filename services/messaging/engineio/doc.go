@@ -26,9 +26,9 @@
 // While it is probing, packets go out with polls as before; only that a poll for
 // which there are none is soon answered with "6", as the client waits for its end
 // before it says "5". What waits then goes to the WebSocket, before everything else.
-// In closing, too, an upgrade may come to its end.
+// "5" waits for the POST that it may meet. In closing, too, an upgrade may come to its
+// end.
 //
 // The lock of a session (mu) orders all that. It is never held while the handler
-// is called: another one (deliver) is, as a POST may still be handled when the
-// WebSocket's first message comes, or when the session ends.
+// is called: another one (deliver) is, for which the call of Closed waits.
 package engineio

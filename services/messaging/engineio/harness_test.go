@@ -103,7 +103,9 @@ func prepare(t testing.TB, options Options, message func(*recorder, Kind, []byte
 // stop shuts the server down, and looks at what is left.
 func (h *harness) stop() {
 	h.t.Helper()
-	if err := h.server.Shutdown(h.ctx); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Hour) // which a bubble has
+	defer cancel()
+	if err := h.server.Shutdown(ctx); err != nil {
 		h.t.Errorf("shutdown: %v", err)
 	}
 	stats := h.server.Stats()
@@ -154,10 +156,8 @@ func newHarness(t testing.TB, options Options, message func(*recorder, Kind, []b
 	}
 	web := httptest.NewServer(h.server)
 	h.url, h.client = web.URL+"/engine.io/", web.Client()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
-	h.ctx = ctx
+	h.ctx = t.Context()
 	t.Cleanup(func() {
-		defer cancel()
 		h.stop()
 		h.client.CloseIdleConnections()
 		web.Close()
@@ -202,6 +202,13 @@ func (p *pipes) dial(context.Context, string, string) (net.Conn, error) {
 // descriptors there, so wsconn does without its poller.
 func bubble(t *testing.T, options Options, message func(*recorder, Kind, []byte) <-chan struct{}, test func(h *harness)) {
 	t.Helper()
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	bubbleOf(t, &protocols, options, message, test)
+}
+
+func bubbleOf(t *testing.T, protocols *http.Protocols, options Options, message func(*recorder, Kind, []byte) <-chan struct{}, test func(h *harness)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		h := prepare(t, options, message)
 		if err := h.server.wheel.Start(t.Context()); err != nil {
@@ -209,10 +216,10 @@ func bubble(t *testing.T, options Options, message func(*recorder, Kind, []byte)
 		}
 		network := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
 		// Deadlines that are shorter than a poll.
-		web := &http.Server{Handler: h.server, ReadTimeout: time.Second, WriteTimeout: time.Second}
+		web := &http.Server{Handler: h.server, ReadTimeout: time.Second, WriteTimeout: time.Second, Protocols: protocols}
 		served := make(chan error)
 		go func() { served <- web.Serve(network) }()
-		transport := &http.Transport{DialContext: network.dial}
+		transport := &http.Transport{DialContext: network.dial, Protocols: protocols}
 		h.url, h.client, h.ctx = "http://bubble/engine.io/", &http.Client{Transport: transport}, context.Background()
 		defer func() {
 			h.stop()

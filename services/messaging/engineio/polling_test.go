@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"runtime"
 	"slices"
 	"strings"
@@ -57,36 +56,26 @@ func TestAPollWaitsForPackets(t *testing.T) {
 // HTTP/1.1.
 func TestPollingOnHTTP2(t *testing.T) {
 	t.Parallel()
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
 	var pause chan struct{}
-	h := prepare(t, Options{CloseTimeout: 200 * time.Millisecond}, func(r *recorder, kind Kind, payload []byte) <-chan struct{} {
+	bubbleOf(t, &protocols, Options{}, func(r *recorder, kind Kind, payload []byte) <-chan struct{} {
 		note(r, kind, payload)
 		return pause
+	}, func(h *harness) {
+		pause = make(chan struct{})
+		c := h.poll()
+		got := c.getLater()
+		done := make(chan answer, 1)
+		go func() { done <- c.post("4a") }()
+		c.wantGot("MessageText a")
+		time.Sleep(5 * time.Second) // longer than the deadlines
+		close(pause)
+		wantOK(t, <-done, "ok")
+		_ = c.rec.conn.Send(Text, []byte("b"))
+		wantOK(t, <-got, "4b")
+		wantError(t, h.ask("GET", newWebSocket, false), http.StatusBadRequest, CodeBadRequest)
 	})
-	if err := h.server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	web := httptest.NewUnstartedServer(h.server)
-	web.EnableHTTP2 = true
-	web.Config.ReadTimeout, web.Config.WriteTimeout = 200*time.Millisecond, 200*time.Millisecond
-	web.StartTLS()
-	h.url, h.client, h.ctx = web.URL, web.Client(), t.Context()
-	defer web.Close()
-	defer func() {
-		h.ctx = context.Background()
-		h.stop()
-	}()
-	pause = make(chan struct{})
-	c := h.poll()
-	got := c.getLater()
-	done := make(chan answer, 1)
-	go func() { done <- c.post("4a") }()
-	c.wantGot("MessageText a")
-	time.Sleep(500 * time.Millisecond) // longer than the deadlines
-	close(pause)
-	wantOK(t, wait(t, "the POST", done), "ok")
-	_ = c.rec.conn.Send(Text, []byte("b"))
-	wantOK(t, wait(t, "the GET", got), "4b")
-	wantError(t, h.ask("GET", newWebSocket, false), http.StatusBadRequest, CodeBadRequest)
 }
 
 // Section "Sending data".
