@@ -20,12 +20,13 @@ const (
 )
 
 // Handler is told what a session's client sends. Its methods are called one at a
-// time, in order, whatever the transport.
+// time, in order, whatever the transport. They must not panic: in polling that ends
+// the session, elsewhere the process.
 type Handler interface {
 	// Message is given a message, which is valid until Message returns. If it
 	// returns a channel, no more is taken of the client until that is closed, and
-	// pings need no answer: a POST stays without one, nothing is read from a
-	// WebSocket. What is sent meanwhile goes out. Messages sent before Message
+	// pings, which go on, need no answer: a POST stays without one, nothing is read
+	// from a WebSocket. What is sent meanwhile goes out. Messages sent before Message
 	// returns go out together, afterwards; see Uncork.
 	Message(kind Kind, payload []byte) (pause <-chan struct{})
 	// Closed is the last call: the session has ended. The error, which is nil for
@@ -89,6 +90,7 @@ type Conn struct {
 
 	mu       sync.Mutex
 	state    state
+	admitted bool            // counts for Options.MaxSessions
 	awaiting bool            // a pong
 	extended bool            // the time for it was
 	due      time.Duration   // when the timer is to fire, on the server's clock

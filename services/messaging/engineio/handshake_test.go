@@ -1,10 +1,13 @@
 package engineio
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"maps"
 	"net/http"
+	"net/http/httputil"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -133,6 +136,108 @@ func TestErrorCodes(t *testing.T) {
 	polling.wantGot("MessageText hello")
 	socket.send("4hello")
 	onWebSocket.wantGot("MessageText hello")
+}
+
+// A WebSocket's handshake (RFC 6455, section 4.2.1) that is wrong is a bad request like
+// others, and counted.
+func TestHandshakesOfWebSockets(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, Options{Origin: Origins("https://shop.example")}, note)
+	c := h.poll()
+	right := http.Header{
+		"Connection": {"keep-alive, Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="},
+		"Origin": {"https://shop.example"},
+	}
+	n := int64(0)
+	for name, value := range map[string]string{"Connection": "keep-alive", "Sec-Websocket-Version": "8", "Sec-Websocket-Key": "c2hvcnQ="} {
+		for _, query := range []string{newWebSocket, c.query(WebSocket)} {
+			header := maps.Clone(right)
+			header[name] = []string{value}
+			a, err := h.do(h.ctx, "GET", query, nil, header)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantError(t, a, http.StatusBadRequest, CodeBadRequest)
+			if a.header.Get("Access-Control-Allow-Origin") != "https://shop.example" {
+				t.Errorf("%s: the page cannot read why", name)
+			}
+			if n++; h.server.Stats().Refused[CodeBadRequest] != n {
+				t.Errorf("%s: it is not counted", name)
+			}
+		}
+	}
+	for _, query := range []string{newWebSocket, c.query(WebSocket)} {
+		ws, _, err := h.dial(query, http.Header{"Origin": right["Origin"]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = ws.CloseNow()
+	}
+}
+
+// Two servers behind one address: what one doesn't hold, it forwards to the other, as
+// its program says.
+func TestForwardedSessions(t *testing.T) {
+	t.Parallel()
+	owner := newHarness(t, Options{}, echo)
+	target, err := url.Parse(owner.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(&url.URL{Scheme: target.Scheme, Host: target.Host})
+		r.Out.Host = r.In.Host
+	}}
+	front := newHarness(t, Options{Missing: func(w http.ResponseWriter, r *http.Request, sid string) bool {
+		if owner.server.find(sid) == nil {
+			return false
+		}
+		proxy.ServeHTTP(w, r)
+		return true
+	}}, note)
+	begin := func() *client { // at its owner; and all else is asked of the other
+		c := owner.poll()
+		elsewhere := *c.harness
+		elsewhere.url, elsewhere.client = front.url, front.client
+		c.harness = &elsewhere
+		return c
+	}
+	page := http.Header{"Origin": {strings.TrimSuffix(front.url, "/engine.io/")}} // of the same host
+	c := begin()
+	waiting := c.getWaiting()
+	a, err := c.do(c.ctx, "POST", c.query(Polling), strings.NewReader("4a"), page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantOK(t, a, "ok")
+	wantOK(t, wait(t, "the poll", waiting), "4a")
+	waiting = c.getWaiting()
+	ws, _, err := c.dial(c.query(WebSocket), page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.CloseNow()
+	s := &socketClient{t, ws}
+	s.send("2probe")
+	s.want("3probe")
+	wantOK(t, wait(t, "the noop", waiting), "6")
+	s.send("5", "4b")
+	s.want("4b")
+	c.rec.conn.Close(closeRestart, "restart")
+	s.wantClose(closeRestart)
+	c.wantGone(ForcedClose)
+
+	c = begin() // a poll that is given up
+	ctx, cancel := context.WithCancel(c.ctx)
+	gone := make(chan error, 1)
+	go func() {
+		_, err := c.do(ctx, "GET", c.query(Polling), nil, nil)
+		gone <- err
+	}()
+	c.until("the poll waits", func(conn *Conn) bool { return conn.polling.waiting != nil })
+	cancel()
+	<-gone
+	c.wantGone(TransportError)
 }
 
 // Code 4 is the program's: it may refuse sessions, and only those.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"maps"
 	"net"
 	"net/http"
@@ -83,6 +84,7 @@ type harness struct {
 	opened  chan *recorder
 	url     string
 	client  *http.Client
+	network *pipes          // of a bubble
 	ctx     context.Context //nolint:containedctx // the test's
 }
 
@@ -215,8 +217,16 @@ func bubbleOf(t *testing.T, protocols *http.Protocols, options Options, message 
 			t.Fatal(err)
 		}
 		network := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
-		// Deadlines that are shorter than a poll.
-		web := &http.Server{Handler: h.server, ReadTimeout: time.Second, WriteTimeout: time.Second, Protocols: protocols}
+		web := &http.Server{
+			Handler:      h.server,
+			WriteTimeout: time.Second, // less than a poll takes
+			Protocols:    protocols,
+			ErrorLog:     log.New(io.Discard, "", 0), // some tests panic
+		}
+		if protocols.UnencryptedHTTP2() {
+			web.ReadTimeout = time.Second // of which HTTP/1 would make use where we have to set one
+		}
+		h.network = network
 		served := make(chan error)
 		go func() { served <- web.Serve(network) }()
 		transport := &http.Transport{DialContext: network.dial, Protocols: protocols}
@@ -463,7 +473,7 @@ func (h *harness) connectWith(query string) (*client, *socketClient) {
 	return c, s
 }
 
-// upgradeOf opens a WebSocket for a session, and probes it.
+// probe opens a WebSocket for a session, and probes it.
 func (c *client) probe() *socketClient {
 	c.t.Helper()
 	s := c.mustDial(c.query(WebSocket))

@@ -51,7 +51,11 @@ func (c *Conn) beat() {
 		late := c.server.now() - c.due
 		c.schedule(max(options.PingTimeout-late, options.PingTimeout/2))
 	case c.paused():
-		c.schedule(options.PingTimeout)
+		// The client has to hear of us, or gives up, whatever it may answer.
+		if c.socket != nil || len(c.polling.queue) == 0 {
+			_ = c.control(packetPing) // the next one comes soon
+		}
+		c.schedule(options.PingInterval)
 	case !c.extended && time.Since(c.heard()) < options.PingTimeout:
 		c.extended = true // the pong may stand behind something large
 		c.schedule(options.PingTimeout)

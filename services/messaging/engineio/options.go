@@ -36,13 +36,15 @@ type Options struct {
 	CloseTimeout time.Duration
 
 	// MaxPayload is how many bytes a client may send at once, in the body of a POST
-	// or in a WebSocket's message: 1,000,000. Clients are told of it.
+	// or in a WebSocket's message: 1,000,000. Clients are told of it. In polling,
+	// binary messages count as the base64 in which they come.
 	MaxPayload int
 	// MaxPackets is how many packets there may be in the body of a POST: 16,384.
 	MaxPackets int
 	// MaxQueued is how many bytes may wait for a client: twice MaxPayload.
 	MaxQueued int
-	// MaxSessions is how many sessions there may be: 100,000.
+	// MaxSessions is how many sessions there may be: 100,000. A client that has left
+	// counts for up to a second, in which it may have a poll on its way.
 	MaxSessions int
 
 	// Transports are those with which a session may begin; both by default.
@@ -54,14 +56,18 @@ type Options struct {
 	// credentials. Nil refuses them all. Pages of the same host always may, and
 	// clients that send no Origin. It is asked for every request, on WebSocket, too.
 	Origin func(r *http.Request, origin string) bool
-	// NewID makes a session's id, which stands in URLs and must not be guessed: 20
+	// NewID makes a session's id, which stands in URLs, and must neither come twice
+	// nor be guessed: 20
 	// random bytes in base64url by default.
 	NewID func() string
 	// Refuse is asked before a session begins; nil lets it begin. It may block.
 	Refuse func(r *http.Request) *Refusal
 	// Missing is given requests with the id of a session that is not held here,
 	// which another process may hold. If it is true, they are answered;
-	// otherwise, the session is unknown. Nothing is written to w before.
+	// otherwise, the session is unknown. Nothing is written to w before, and writing
+	// has no deadline. Who forwards requests keeps Host and Origin, which the owner
+	// checks, ends its own request when the client ends the first (the owner has to
+	// hear of a poll that is given up), and lets polls take PingInterval.
 	Missing func(w http.ResponseWriter, r *http.Request, sid string) bool
 }
 

@@ -26,7 +26,7 @@ const (
 	separator = '\x1e'
 	// binaryPrefix stands before a binary message in text, in the place of a type.
 	binaryPrefix = 'b'
-	// probe is the payload of the ping and the pong that try a WebSocket (section
+	// probePayload is that of the ping and the pong that try a WebSocket (section
 	// "Upgrade").
 	probePayload = "probe"
 )

@@ -1,6 +1,7 @@
 package engineio
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -153,6 +154,14 @@ func TestPayloadsAreLimited(t *testing.T) {
 		waiting := c.getWaiting()
 		wantError(t, c.post("4"+strings.Repeat("x", 100_000)), http.StatusRequestEntityTooLarge, CodeBadRequest)
 		wantOK(t, <-waiting, "1")
+		c.wantGone(TransportError)
+
+		// The stock client takes base64 for a quarter of a percent shorter than it is.
+		c = h.poll()
+		wantOK(t, c.post("b"+strings.Repeat("AAAA", 25_050)), "ok")
+		wantOK(t, c.post("4\x1eb"+strings.Repeat("AAAA", 25_050)), "ok")
+		wantError(t, c.post("b"+strings.Repeat("AAAA", 25_100)), http.StatusRequestEntityTooLarge, CodeBadRequest)
+		c.wantGot("xxx", "", "xxx")
 		c.wantGone(TransportError)
 
 		c = h.poll() // and if the length is not told
@@ -322,7 +331,7 @@ func TestAClientCloses(t *testing.T) {
 		}
 		wantError(t, c.get(), http.StatusBadRequest, CodeUnknownSession)
 	})
-	bubble(t, Options{}, note, func(h *harness) { // the POST overtakes the GET
+	bubble(t, Options{MaxSessions: 1}, note, func(h *harness) { // the POST overtakes the GET
 		c := h.poll()
 		_ = c.rec.conn.Send(Text, []byte("too late"))
 		wantOK(t, c.post("1"), "ok")
@@ -331,6 +340,7 @@ func TestAClientCloses(t *testing.T) {
 		}
 		wantError(t, c.post("4x"), http.StatusBadRequest, CodeUnknownSession)
 		wantError(t, h.ask("GET", c.query(WebSocket), true), http.StatusBadRequest, CodeUnknownSession)
+		wantError(t, h.ask("GET", newPolling, false), http.StatusServiceUnavailable, CodeForbidden) // it counts
 		wantOK(t, c.get(), "6")
 		wantError(t, c.get(), http.StatusBadRequest, CodeUnknownSession)
 		if n := h.held(); n != 0 {
@@ -536,8 +546,13 @@ func TestAPauseKeepsThePost(t *testing.T) {
 		done := make(chan answer, 1)
 		go func() { done <- c.post("4a\x1e4b") }()
 		wantOK(t, <-waiting, "4a")
-		wantOK(t, c.get(), "2")
-		time.Sleep(5 * time.Minute)
+		for ended := time.Now().Add(5 * time.Minute); time.Now().Before(ended); {
+			start := time.Now()
+			wantOK(t, c.get(), "2") // the client has to hear of us
+			if took := time.Since(start); took > 25*time.Second+late {
+				t.Errorf("a ping after %s", took)
+			}
+		}
 		c.wantGot("MessageText a")
 		if len(c.rec.got) != 0 || len(done) != 0 || len(c.rec.closed) != 0 {
 			t.Errorf("%d messages, %d answers, %d ends in a pause", len(c.rec.got), len(done), len(c.rec.closed))
@@ -562,6 +577,84 @@ func TestAPauseKeepsThePost(t *testing.T) {
 		wantOK(t, c.post("3"), "ok")
 		wantOK(t, c.get(), "2")
 		wantOK(t, c.get(), "2")
+	})
+	bubble(t, Options{}, func(*recorder, Kind, []byte) <-chan struct{} { return pause }, func(h *harness) {
+		pause = make(chan struct{}) // and the pings that nobody fetches are not many
+		c := h.poll()
+		done := make(chan answer, 1)
+		go func() { done <- c.post("4a") }()
+		time.Sleep(time.Hour)
+		close(pause)
+		wantOK(t, <-done, "ok")
+		wantOK(t, c.get(), "2")
+	})
+}
+
+// A client whose request's body never comes, or has no business here, waits for no
+// longer than a message may take; and with it what serves it.
+func TestBodiesThatNeverCome(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		request    string
+		wantStatus int
+	}{
+		"POST without a session": {"POST /?EIO=4&transport=polling&sid=nope HTTP/1.1\r\nContent-Length: 100\r\n", http.StatusBadRequest},
+		"POST for a handshake":   {"POST /?EIO=4&transport=polling HTTP/1.1\r\nContent-Length: 100\r\n", http.StatusBadRequest},
+		"GET for a handshake":    {"GET /?EIO=4&transport=polling HTTP/1.1\r\nContent-Length: 100\r\n", http.StatusBadRequest},
+		"GET in a session":       {"GET /?EIO=4&transport=polling&sid=%s HTTP/1.1\r\nContent-Length: 100\r\n", http.StatusBadRequest},
+		"another origin":         {"GET /?EIO=4&transport=polling&sid=%s HTTP/1.1\r\nContent-Length: 100\r\nOrigin: http://evil\r\n", http.StatusForbidden},
+		"POST in a session":      {"POST /?EIO=4&transport=polling&sid=%s HTTP/1.1\r\nContent-Length: 100\r\n", http.StatusBadRequest},
+		"POST that is too large": {"POST /?EIO=4&transport=polling&sid=%s HTTP/1.1\r\nContent-Length: 200000\r\n", http.StatusRequestEntityTooLarge},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, Options{MaxPayload: 100_000}, note, func(h *harness) {
+				c := h.poll()
+				start := time.Now()
+				conn, err := h.network.dial(h.ctx, "", "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				go func() {
+					_, _ = io.WriteString(conn, strings.Replace(tt.request, "%s", c.sid, 1)+"Host: bubble\r\n\r\nshort")
+				}()
+				response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer response.Body.Close()
+				if took := time.Since(start); response.StatusCode != tt.wantStatus || took > 31*time.Second {
+					t.Errorf("status %d after %s, want %d", response.StatusCode, took, tt.wantStatus)
+				}
+			})
+		})
+	}
+}
+
+// A panic in a handler that net/http recovers from ends the session, and nothing more.
+func TestAPanicEndsTheSession(t *testing.T) {
+	t.Parallel()
+	bubble(t, Options{}, func(*recorder, Kind, []byte) <-chan struct{} { panic("on purpose") }, func(h *harness) {
+		c := h.poll()
+		waiting := c.getWaiting()
+		if a, err := c.do(h.ctx, http.MethodPost, c.query(Polling), strings.NewReader("4a"), nil); err == nil {
+			t.Errorf("answered %+v", a)
+		}
+		wantOK(t, <-waiting, "1")
+		c.wantGone(TransportError)
+	})
+	bubble(t, Options{}, note, func(h *harness) {
+		h.begun = func(*recorder, *http.Request) { panic("on purpose") }
+		if a, err := h.do(h.ctx, http.MethodGet, newPolling, nil, nil); err == nil {
+			t.Errorf("answered %+v", a)
+		}
+		if ws, _, err := h.dial(newWebSocket, nil); err == nil {
+			if _, text, err := ws.Read(h.ctx); err == nil && text[0] != byte(packetOpen) { // which may be out
+				t.Errorf("read %q", text)
+			}
+			_ = ws.CloseNow()
+		}
 	})
 }
 

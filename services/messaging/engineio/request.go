@@ -1,6 +1,7 @@
 package engineio
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -46,6 +47,11 @@ const maxAge = 10 * time.Minute
 
 // ServeHTTP serves every request of the protocol, whatever its path.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength != 0 {
+		// Whatever becomes of the request: net/http reads the rest of a body before it
+		// sends an answer. Once a body was read, it takes the deadline away.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.options.MessageTimeout)) // if there are deadlines
+	}
 	if !s.allowed(r) {
 		w.Header().Add("Vary", "Origin")
 		s.writeError(w, http.StatusForbidden, CodeForbidden, "Origin not allowed")
@@ -74,26 +80,41 @@ func (s *Server) resume(w http.ResponseWriter, r *http.Request, transport Transp
 	c := s.find(sid)
 	upgrade := wsconn.IsUpgrade(r)
 	switch {
-	case c == nil && s.options.Missing != nil && s.options.Missing(w, r, sid):
+	case c == nil && s.missing(w, r, sid):
 	case c == nil:
 		s.fail(w, r, CodeUnknownSession)
 	case query.Get("EIO") != version:
 		s.fail(w, r, CodeBadRequest)
-	case upgrade != (transport == WebSocket):
+	case upgrade != (transport == WebSocket), upgrade && !(s.upgrades() && takesUpgrade(r)):
 		s.fail(w, r, CodeBadRequest)
-	case upgrade && s.upgrades():
-		s.accept(w, r, c, asksBase64(query))
 	case upgrade:
-		s.fail(w, r, CodeBadRequest)
+		s.accept(w, r, c, asksBase64(query))
 	case query.Has("j"):
 		s.failJSONP(w, r)
-	case r.Method == http.MethodGet:
+	case r.Method == http.MethodGet && r.ContentLength == 0: // or nobody would notice that the client gives up
 		s.poll(w, r, c)
 	case r.Method == http.MethodPost:
 		s.post(w, r, c)
 	default:
 		s.fail(w, r, CodeBadRequest)
 	}
+}
+
+// missing asks the program about a session that is not held here.
+func (s *Server) missing(w http.ResponseWriter, r *http.Request, sid string) (answered bool) {
+	if s.options.Missing == nil {
+		return false
+	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // as for a poll
+	return s.options.Missing(w, r, sid)
+}
+
+// takesUpgrade says whether a handshake is one of RFC 6455, section 4.2.1. What is
+// left to be refused is the HTTP server's fault.
+func takesUpgrade(r *http.Request) bool {
+	key, err := base64.StdEncoding.DecodeString(r.Header.Get("Sec-WebSocket-Key"))
+	return r.Method == http.MethodGet && r.ProtoMajor == 1 && r.ProtoAtLeast(1, 1) && err == nil && len(key) == 16 &&
+		strings.Contains(strings.ToLower(r.Header.Get("Connection")), "upgrade") && r.Header.Get("Sec-WebSocket-Version") == "13"
 }
 
 // handshake serves the request that begins a session (section "Handshake").
@@ -104,7 +125,7 @@ func (s *Server) handshake(w http.ResponseWriter, r *http.Request, transport Tra
 		s.fail(w, r, CodeUnknownTransport)
 	case r.Method != http.MethodGet:
 		s.fail(w, r, CodeBadHandshakeMethod)
-	case upgrade != (transport == WebSocket):
+	case upgrade != (transport == WebSocket), upgrade && !takesUpgrade(r), r.ContentLength != 0:
 		s.fail(w, r, CodeBadRequest)
 	case query.Get("EIO") != version:
 		s.fail(w, r, CodeUnsupportedVersion)

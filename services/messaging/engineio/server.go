@@ -22,6 +22,7 @@ type Server struct {
 	group   *wsconn.Group
 	wheel   *wheel.Wheel
 	epoch   time.Time
+	started atomic.Bool
 	running sync.WaitGroup // sessions until their handlers know of the end, and handshakes of WebSockets
 
 	mu       sync.Mutex
@@ -85,12 +86,14 @@ func (s *Server) Start() error {
 	if err := s.group.Start(); err != nil {
 		return err //nolint:wrapcheck // it says what
 	}
+	s.started.Store(true)
 	return s.wheel.Start(context.Background()) //nolint:wrapcheck // it never fails
 }
 
 // Shutdown closes all sessions in order, takes no new ones, and returns when all of
 // them have ended, and their handlers know. When ctx is done, the rest is aborted,
-// and its error returned. A server is not started again.
+// and its error returned. All are closed at once: the pace of a drain is the
+// program's, by Refuse and Conn.Close. A server is not started again.
 func (s *Server) Shutdown(ctx context.Context) error {
 	for _, c := range s.drain() {
 		c.close(ServerShutdown, closeRestart, string(ServerShutdown))
@@ -108,8 +111,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		}
 	}
 	err := s.group.Wait(ctx)
-	_ = s.wheel.Stop(ctx) // which takes no time
-	return err            //nolint:wrapcheck // it is the context's
+	if s.started.Load() {
+		_ = s.wheel.Stop(ctx) // which takes no time
+	}
+	return err //nolint:wrapcheck // it is the context's
 }
 
 // drain takes no new sessions, and returns those that there are.
@@ -182,7 +187,7 @@ func (s *Server) release() {
 // newConn makes a session, which is admitted. Its handler is not called before begin
 // has made it.
 func (s *Server) newConn() *Conn {
-	c := &Conn{server: s, id: s.options.NewID()}
+	c := &Conn{server: s, id: s.options.NewID(), admitted: true}
 	c.timer.Init(c.tick)
 	c.lastRead.Store(time.Now().UnixNano())
 	c.deliver.Lock()
@@ -194,12 +199,25 @@ func (s *Server) begin(c *Conn, r *http.Request) {
 	transport := c.Transport()
 	s.opened.of(transport).Add(1)
 	s.sessions.of(transport).Add(1)
+	defer func() {
+		if c.handler == nil { // open has panicked
+			c.handler = nobody{}
+			c.deliver.Unlock()
+			c.Abort()
+		}
+	}()
 	c.handler = s.open(c, r)
 	c.deliver.Unlock()
 	if s.publish(c) {
 		c.close(ServerShutdown, closeRestart, string(ServerShutdown))
 	}
 }
+
+// nobody handles a session that has not begun.
+type nobody struct{}
+
+func (nobody) Message(Kind, []byte) <-chan struct{} { return nil }
+func (nobody) Closed(Reason, error)                 {}
 
 // publish lets requests find a session. It says whether the server is shutting down.
 func (s *Server) publish(c *Conn) (draining bool) {
@@ -227,15 +245,17 @@ func (s *Server) find(id string) *Conn {
 func (s *Server) count(c *Conn, reason Reason) {
 	s.sessions.of(c.transport()).Add(-1)
 	s.closed[reason].Add(1)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.admitted--
 }
 
 // forget lets no request find a session any more; under its mu.
 func (s *Server) forget(c *Conn) {
+	if !c.admitted {
+		return
+	}
+	c.admitted = false
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.admitted--
 	if s.conns[c.id] == c {
 		delete(s.conns, c.id)
 	}

@@ -48,6 +48,14 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
+// A server that was never started has nothing to wait for.
+func TestShutdownBeforeStart(t *testing.T) {
+	t.Parallel()
+	if err := prepare(t, Options{}, nil).server.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // A shutdown that takes too long aborts what is left.
 func TestShutdownGivesUp(t *testing.T) {
 	t.Parallel()
