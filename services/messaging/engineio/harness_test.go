@@ -216,6 +216,7 @@ func bubbleOf(t *testing.T, protocols *http.Protocols, options Options, message 
 		if err := h.server.wheel.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		h.server.started.Store(true)
 		network := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
 		web := &http.Server{
 			Handler:      h.server,
