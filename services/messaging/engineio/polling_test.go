@@ -619,6 +619,9 @@ func TestBodiesThatNeverCome(t *testing.T) {
 				if took := time.Since(start); took > 31*time.Second || bytes.Contains(answer, []byte(" 200 OK")) {
 					h.t.Errorf("after %s: %s", took, answer)
 				}
+				if n := h.server.Stats().Opened[Polling]; n != 1 {
+					h.t.Errorf("%d sessions began", n)
+				}
 			})
 		})
 	}

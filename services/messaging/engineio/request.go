@@ -85,7 +85,7 @@ func (s *Server) resume(w http.ResponseWriter, r *http.Request, transport Transp
 		s.fail(w, r, CodeUnknownSession)
 	case query.Get("EIO") != version:
 		s.fail(w, r, CodeBadRequest)
-	case upgrade != (transport == WebSocket), upgrade && !(s.upgrades() && takesUpgrade(r)):
+	case upgrade != (transport == WebSocket), upgrade && (!s.upgrades() || !takesUpgrade(r)):
 		s.fail(w, r, CodeBadRequest)
 	case upgrade:
 		s.accept(w, r, c, asksBase64(query))
