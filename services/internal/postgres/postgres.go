@@ -112,6 +112,7 @@ func isTemporary(err error) bool {
 		switch pg.Code[:2] {
 		case "08", // connection exception
 			"53", // insufficient resources
+			"28", // authorization: a password that is being changed is no fault of the user's
 			"57", // operator intervention, statement timeout among it
 			"40": // transaction rollback
 			return true

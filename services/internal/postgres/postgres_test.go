@@ -23,6 +23,7 @@ func TestClassifyTellsWhatALaterTryMayCure(t *testing.T) {
 		"shut down by its administrator": {&pgconn.PgError{Code: "57P01"}, true},
 		"statement timeout":              {&pgconn.PgError{Code: "57014"}, true},
 		"too many connections":           {&pgconn.PgError{Code: "53300"}, true},
+		"password changed":               {&pgconn.PgError{Code: "28P01"}, true},
 		"deadlock":                       {&pgconn.PgError{Code: "40P01"}, true},
 		"a standby":                      {&pgconn.PgError{Code: "25006"}, true},
 		"lock timeout":                   {&pgconn.PgError{Code: "55P03"}, true},

@@ -27,7 +27,7 @@ const typingInterval = 2 * time.Second
 func (c *conn) execute(line []byte, read time.Time) {
 	cmd, err := decode(line)
 	if errors.Is(err, errMalformed) {
-		c.end(CodeMalformed, "malformed JSON", false)
+		c.end(CodeMalformed, "not a JSON object", false)
 		return
 	}
 	if wait := c.bucket.Take(c.server.options.Rate, read); wait > 0 {
