@@ -5,7 +5,7 @@
 #   setup.sh browser       a browser without a screen, for the journeys
 #   setup.sh postgresql    a PostgreSQL server, for tests and for 'make dev'
 #   setup.sh redis         a Redis server, for the peer of the messaging benchmark
-#   setup.sh node          Node.js with npm, for that peer
+#   setup.sh node          Node.js with npm, for that peer and the stock Socket.IO client
 set -euo pipefail
 
 missing=()
@@ -19,7 +19,7 @@ for thing in "$@"; do
       if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
         missing+=(nodejs npm)
       elif version=$(node --version) && major=${version#v} && [ "${major%%.*}" -lt 18 ]; then
-        echo "setup: Node.js here is $version, and the peer of the messaging benchmark needs 18.19 or newer: see https://nodejs.org/en/download" >&2
+        echo "setup: Node.js here is $version, and what runs on it here needs 18.19 or newer: see https://nodejs.org/en/download" >&2
         exit 1
       fi
       ;;

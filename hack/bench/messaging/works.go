@@ -165,8 +165,9 @@ func works(small bool) []work {
 			},
 		},
 		{
-			name:   "pairs",
-			layout: layout{users: size(2_000, 100), members: 2},
+			name: "pairs",
+			// Each talks as fast as it is acknowledged, and may send 20 messages a second.
+			layout: layout{users: size(2_000, 600), members: 2},
 			measure: func(ctx context.Context, r *trial) error {
 				return measurePairs(ctx, r, lasting(10*time.Second))
 			},
