@@ -133,8 +133,8 @@ func (c *Conn) Ping(timeout time.Duration) {
 	})
 }
 
-// Room waits until at least half of the queue is free. What waits for more is
-// written: there is.
+// Room waits until at least half of the queue is free. Text does not wait to be
+// joined meanwhile: whoever wants room has more of it.
 func (c *Conn) Room(ctx context.Context) error {
 	c.mu.Lock()
 	c.kick()

@@ -10,13 +10,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/marketplane/marketplane/services/internal/testkit"
 )
 
 // A server that is measured is a process of its own: this program, told so.
@@ -61,29 +62,11 @@ type process struct {
 
 func startProcess(b *testing.B) *process {
 	b.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), benchmarked+"=1")
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		b.Fatal(err)
+	pid, lines := testkit.Self(b, benchmarked, "1")
+	if !lines.Scan() {
+		b.Fatalf("the server says nothing: %v", lines.Err())
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		_ = in.Close()
-		_ = cmd.Wait()
-	})
-	address, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		b.Fatal(err)
-	}
-	return &process{b, strings.TrimSpace(address), cmd.Process.Pid}
+	return &process{b, lines.Text(), pid}
 }
 
 // rss is the memory that the server holds, in bytes (proc(5)).

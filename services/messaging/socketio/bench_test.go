@@ -2,6 +2,7 @@ package socketio_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -10,7 +11,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/marketplane/marketplane/services/internal/testkit"
 	"github.com/marketplane/marketplane/services/messaging/engineio"
 	"github.com/marketplane/marketplane/services/messaging/socketio"
 )
@@ -112,39 +113,21 @@ func crowd(b *testing.B, n int) (ns *socketio.Namespace, wait func()) {
 		b.Fatal(err)
 	}
 	h := httptest.NewServer(engine)
-	program, err := os.Executable()
-	if err != nil {
-		b.Fatal(err)
-	}
-	cmd := exec.CommandContext(b.Context(), program)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", crowdVariable, h.Listener.Addr(), n))
-	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	lines := bufio.NewScanner(stdout)
+	b.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := engine.Shutdown(ctx); err != nil {
+			b.Error(err)
+		}
+		h.Close()
+	})
+	_, lines := testkit.Self(b, crowdVariable, fmt.Sprintf("%s %d", h.Listener.Addr(), n))
 	wait = func() {
 		if !lines.Scan() {
 			b.Fatal("the crowd has ended")
 		}
 	}
 	wait()
-	b.Cleanup(func() {
-		_ = stdin.Close()
-		_ = cmd.Wait()
-		if err := engine.Shutdown(b.Context()); err != nil && b.Context().Err() == nil {
-			b.Error(err)
-		}
-		h.Close()
-	})
 	return ns, wait
 }
 
