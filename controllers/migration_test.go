@@ -39,8 +39,9 @@ func TestMigrationIsTriedAgain(t *testing.T) {
 	w.must(w.get(job.Name, &batchv1.Job{}))
 
 	// Until the next one is there, this one counts the rounds.
+	wanted := job.Name + "-1"
 	refuse := interceptor(func(r *http.Request, next http.RoundTripper) (*http.Response, error) {
-		if r.Method == http.MethodPatch && strings.HasSuffix(r.URL.Path, "/jobs/"+job.Name+"-1") {
+		if r.Method == http.MethodPatch && strings.HasSuffix(r.URL.Path, "/jobs/"+wanted) {
 			return nil, errors.New("the connection was reset")
 		}
 		return next.RoundTrip(r)
@@ -60,8 +61,8 @@ func TestMigrationIsTriedAgain(t *testing.T) {
 	}
 	w.intercept.Store(nil)
 	again := w.migration(job.Name)
-	if again.Name != job.Name+"-1" {
-		t.Errorf("Job %s, want %s-1", again.Name, job.Name)
+	if again.Name != wanted {
+		t.Errorf("Job %s, want %s", again.Name, wanted)
 	}
 	w.hasEvent(m, "migration: Job "+job.Name+" failed, and is tried again as Job "+again.Name+" (1 of 8); before, it ended with code 1: connect: the server is on holiday")
 	w.must(w.finishJob(w.ctx, again, true))
