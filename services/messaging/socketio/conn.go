@@ -10,11 +10,13 @@ import (
 	"github.com/marketplane/marketplane/services/messaging/engineio"
 )
 
-// The codes with which connections are closed (RFC 6455, section 7.4.1).
+// The codes with which connections are closed (RFC 6455, section 7.4.1, and the
+// registry of section 11.7).
 const (
 	closeNormal   = 1000
 	closeProtocol = 1002
 	closePolicy   = 1008
+	closeTryAgain = 1013
 )
 
 // Conn is the Engine.IO session that sockets stand on, an [engineio.Conn]. What it

@@ -29,8 +29,13 @@ type Handshake struct {
 	Data any
 }
 
-// Refusal is an error of middleware that the client is told: CONNECT_ERROR. Of all
-// other errors it is told nothing, and Options.Log the rest.
+// Refusal is the error of middleware that keeps a client out. The client is told so:
+// CONNECT_ERROR, after which a stock client does not come back by itself.
+//
+// All other errors mean that nobody could find out whether to let the client in,
+// and so does Options.ConnectTimeout. The connection is closed for that, with all of
+// its namespaces: a stock client comes back by itself in a moment, with what it has
+// to be recovered. Options.Log is told the error, the client nothing.
 type Refusal struct { //nolint:errname // engineio calls it so, too, and so it reads
 	// Message is the error's message at the client.
 	Message string `json:"message"`
@@ -44,8 +49,6 @@ func (r *Refusal) Error() string { return r.Message }
 const (
 	messageInvalidNamespace  = "Invalid namespace"
 	messageTooManyNamespaces = "Too many namespaces"
-	messageTimeout           = "Timeout"
-	messageInternal          = "Internal error"
 )
 
 // Recovery is what a namespace says of connection state recovery; see
@@ -153,6 +156,21 @@ func (s *Socket) refuse(refusal *Refusal) {
 	}
 }
 
+// giveUp closes the connection of a client of which nobody could find out whether to
+// let it in, unless what it wanted has an end already.
+func (s *Socket) giveUp() {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.state != connecting || c.closed {
+		return
+	}
+	s.state = gone
+	c.forget(s)
+	c.server.counters.undecided.Add(1)
+	c.engine.Close(closeTryAgain, "try again later")
+}
+
 // answer is the payload of the server's CONNECT.
 type answer struct {
 	SID string `json:"sid"`
@@ -210,7 +228,7 @@ type admitter struct {
 
 func (a *admitter) add(s *Socket, h *Handshake) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.conn.server.options.ConnectTimeout)
-	stop := context.AfterFunc(ctx, func() { s.refuse(&Refusal{Message: messageTimeout}) })
+	stop := context.AfterFunc(ctx, s.giveUp)
 	t := &attempt{socket: s, handshake: h, ctx: ctx, cancel: func() {
 		stop()
 		cancel()
@@ -256,24 +274,22 @@ func (a *admitter) work() {
 func (t *attempt) run() {
 	defer t.cancel()
 	s := t.socket
-	if t.ctx.Err() != nil { // it was refused while it waited
+	if t.ctx.Err() != nil { // it was given up while it waited
 		return
 	}
 	recovery, err := s.namespace.decide(t.ctx, t.handshake)
-	if err == nil {
-		s.admit(t.handshake, recovery)
-		return
-	}
 	var refusal *Refusal
 	switch {
+	case err == nil:
+		s.admit(t.handshake, recovery)
 	case errors.As(err, &refusal):
-	case t.ctx.Err() != nil:
-		refusal = &Refusal{Message: messageTimeout}
+		s.refuse(refusal)
 	default:
-		s.conn.server.options.Log.Error("socketio: a middleware failed", "namespace", s.namespace.name, "error", err)
-		refusal = &Refusal{Message: messageInternal}
+		if t.ctx.Err() == nil {
+			s.conn.server.options.Log.Error("socketio: a middleware failed", "namespace", s.namespace.name, "error", err)
+		}
+		s.giveUp()
 	}
-	s.refuse(refusal)
 }
 
 func (a *admitter) wait(ctx context.Context) error {

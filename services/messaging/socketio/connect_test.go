@@ -63,7 +63,6 @@ func TestMiddleware(t *testing.T) {
 		"refuses with data":         {&Refusal{Message: "No", Data: map[string]any{"retry": true}}, `4{"message":"No","data":{"retry":true}}`, ""},
 		"refuses, wrapped":          {fmt.Errorf("login: %w", &Refusal{Message: "No"}), `4{"message":"No"}`, ""},
 		"refuses with what is none": {&Refusal{Message: "No", Data: func() {}}, `4{"message":"No"}`, "unsupported type"},
-		"fails":                     {errors.New("the database's secret"), `4{"message":"Internal error"}`, "the database's secret"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -93,6 +92,116 @@ func TestMiddleware(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A client of which nobody could find out whether it may come in is not told that
+// it may not: it would stay away for good.
+func TestMiddlewareThatFails(t *testing.T) {
+	undecided := func(t *testing.T, s *Server, c *session) {
+		t.Helper()
+		c.want()
+		c.wantClosed(1013)
+		if strings.Contains(c.closing, "secret") {
+			t.Errorf("the client is told: %s", c.closing)
+		}
+		if st := s.Stats(); st.Refused != 0 || st.Undecided != 1 || st.Malformed != 0 {
+			t.Errorf("%+v", st)
+		}
+	}
+	t.Run("with an error", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var log bytes.Buffer
+			s := NewServer(Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+			n := s.Of("/")
+			j, other := keep(n), keep(s.Of("/other"))
+			n.Use(func(context.Context, *Handshake) error { return errors.New("the database's secret") })
+			n.Use(func(context.Context, *Handshake) error {
+				t.Error("the next one is asked")
+				return nil
+			})
+			c := connect(t, s)
+			c.say("0/other,")
+			c.heard()
+			c.say("0")
+			synctest.Wait()
+			undecided(t, s, c)
+			if !strings.Contains(log.String(), "the database's secret") {
+				t.Errorf("logged %q", &log)
+			}
+			c.end(engineio.ForcedClose)
+			j.want(t)
+			other.want(t, "connect", "disconnect: forced close")
+		})
+	})
+	t.Run("the hook of recovery", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := NewServer(Options{})
+			s.Of("/").Recover(func(context.Context, *Handshake) (Recovery, error) {
+				return Recovery{PID: "x"}, errors.New("the database's secret")
+			})
+			c := connect(t, s)
+			c.say("0")
+			synctest.Wait()
+			undecided(t, s, c)
+			c.end(engineio.ForcedClose)
+		})
+	})
+	t.Run("by taking too long", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := NewServer(Options{})
+			j := keep(s.Of("/"))
+			s.Of("/").Use(func(context.Context, *Handshake) error {
+				time.Sleep(time.Hour) // it takes no notice
+				return nil
+			})
+			c := connect(t, s)
+			c.say("0")
+			time.Sleep(45*time.Second - 1)
+			synctest.Wait()
+			c.wantOpen()
+			time.Sleep(time.Nanosecond)
+			synctest.Wait()
+			undecided(t, s, c)
+			time.Sleep(2 * time.Hour) // it lets in who is gone
+			c.want()
+			c.end(engineio.ForcedClose)
+			j.want(t)
+		})
+	})
+	t.Run("by ending with its context", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := NewServer(Options{})
+			slow(s.Of("/"))
+			c := connect(t, s)
+			c.say("0")
+			time.Sleep(45 * time.Second)
+			synctest.Wait()
+			undecided(t, s, c)
+			c.end(engineio.ForcedClose)
+		})
+	})
+	t.Run("by being busy with others", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := NewServer(Options{MaxConnecting: 1})
+			goOn := make(chan struct{})
+			s.Of("/").Use(func(context.Context, *Handshake) error {
+				<-goOn
+				return nil
+			})
+			first, c := connect(t, s), connect(t, s)
+			first.say("0")
+			first.end(engineio.TransportClose)
+			c.say("0")
+			time.Sleep(45 * time.Second)
+			synctest.Wait()
+			undecided(t, s, c)
+			close(goOn)
+			c.end(engineio.ForcedClose)
+			if err := s.Wait(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	})
 }
 
 // slow makes middleware that takes its time: until a test lets it go on.
@@ -154,26 +263,6 @@ func TestSlowMiddleware(t *testing.T) {
 			})
 		})
 	}
-	t.Run("takes too long", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			s := NewServer(Options{})
-			j := keep(s.Of("/"))
-			s.Of("/").Use(func(context.Context, *Handshake) error {
-				time.Sleep(time.Hour) // it takes no notice
-				return nil
-			})
-			c := connect(t, s)
-			c.say("0")
-			time.Sleep(45 * time.Second)
-			synctest.Wait()
-			c.want(`4{"message":"Timeout"}`)
-			time.Sleep(2 * time.Hour)
-			c.want()
-			c.wantClosed(1008) // no CONNECT in time
-			c.end(engineio.ForcedClose)
-			j.want(t)
-		})
-	})
 	t.Run("of many, some at once", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := NewServer(Options{MaxConnecting: 2})

@@ -64,17 +64,18 @@ func newNamespace(s *Server, name string) *Namespace {
 // Name is the namespace's name.
 func (n *Namespace) Name() string { return n.name }
 
-// Use adds middleware, which lets clients in or refuses them: with a *[Refusal],
-// which the client is told, or with any other error. Middleware is asked in its
-// order, aside of what the connection does otherwise, and may take its time, up to
-// Options.ConnectTimeout; ctx ends with that, or with the connection.
+// Use adds middleware, which lets clients in, or refuses them with a *[Refusal]. Any
+// other error says that it could not find out, and closes the connection: the client
+// comes back. Middleware is asked in its order, aside of what the connection does
+// otherwise, and may take its time, up to Options.ConnectTimeout; ctx ends with
+// that, or with the connection.
 func (n *Namespace) Use(middleware func(ctx context.Context, h *Handshake) error) {
 	n.server.mustSetUp()
 	n.middleware = append(n.middleware, middleware)
 }
 
 // Recover turns connection state recovery on. The hook is asked after all
-// middleware. The package keeps nothing of earlier sockets: what a PID and an
+// middleware, and its errors are like theirs. The package keeps nothing of earlier sockets: what a PID and an
 // Offset stand for, and whether they are the client's own, is the hook's to know;
 // and after OnConnect the program sends the events that were missed. A stock
 // client goes on from the last [Offset] that it saw, even if that was one of

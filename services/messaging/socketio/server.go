@@ -16,7 +16,7 @@ import (
 type Options struct {
 	// ConnectTimeout is how long a connection may be without a namespace, from its
 	// beginning and again after it has left the last one; and how long a namespace may
-	// take to let a client in: 45 s.
+	// take to find out whether to let a client in: 45 s.
 	ConnectTimeout time.Duration
 	// AttachmentTimeout is how long each attachment may take to come: 60 s.
 	AttachmentTimeout time.Duration
@@ -41,8 +41,8 @@ type Options struct {
 	// connection's life, in the place of the request, so it should be small.
 	// Handshakes and sockets have it.
 	Facts func(c Conn, r *http.Request) any
-	// Log is told why middleware failed, where the client is told of no reason. Nil
-	// tells nobody.
+	// Log is told why middleware failed, of which the client is told nothing. Nil tells
+	// nobody.
 	Log *slog.Logger
 }
 
@@ -150,6 +150,9 @@ type Stats struct {
 	Connections, Sockets int64
 	// Connected and Refused are the CONNECTs that were answered so.
 	Connected, Refused int64
+	// Undecided are the CONNECTs for which a connection was closed, as nobody could
+	// find out whether to let the client in.
+	Undecided int64
 	// Recovered are those of Connected that go on as an earlier socket.
 	Recovered int64
 	// EventsIn are the events that came, and EventsOut those that went, to each
@@ -164,6 +167,7 @@ type Stats struct {
 type counters struct {
 	connections, sockets          atomic.Int64
 	connected, refused, recovered atomic.Int64
+	undecided                     atomic.Int64
 	eventsIn, eventsOut           atomic.Int64
 	malformed                     atomic.Int64
 
@@ -187,6 +191,7 @@ func (s *Server) Stats() Stats {
 		Sockets:     c.sockets.Load(),
 		Connected:   c.connected.Load(),
 		Refused:     c.refused.Load(),
+		Undecided:   c.undecided.Load(),
 		Recovered:   c.recovered.Load(),
 		EventsIn:    c.eventsIn.Load(),
 		EventsOut:   c.eventsOut.Load(),
