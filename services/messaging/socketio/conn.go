@@ -149,6 +149,10 @@ func (c *conn) handle(p packet, attachments [][]byte) (pause <-chan struct{}, er
 		defer c.mu.Unlock()
 		return s.postpone(p, attachments), nil
 	}
+	if s.state == connected {
+		s.handling = true
+		defer s.handled()
+	}
 	c.mu.Unlock()
 	return s.handle(p, Args{list: p.args, attachments: attachments}), nil
 }

@@ -32,7 +32,9 @@
 // runs where the CONNECT was read. Otherwise both run on one of a bounded number of
 // goroutines, and the first packet that comes while OnConnect runs is kept for
 // them; nothing more is read until it has been handled. So nothing of a socket's is
-// ever handled beside something else of it, and nothing is queued.
+// ever handled beside something else of it, but acknowledgements, and nothing is
+// queued. A socket may be disconnected at any time; OnDisconnect waits for what is
+// at work.
 //
 // What breaks the rules closes the connection: a packet that cannot be decoded, that
 // is the server's to send, that comes before CONNECT was answered, a second CONNECT,

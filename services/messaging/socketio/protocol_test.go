@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -483,6 +484,111 @@ func TestDisconnect(t *testing.T) {
 			j.want(t, "connect", "disconnect: server namespace disconnect")
 			c.end(engineio.TransportClose)
 		})
+	})
+}
+
+// Whoever disconnects a socket, and whenever: OnDisconnect is the last of it, and is
+// not called beside a handler.
+func TestDisconnectFromElsewhere(t *testing.T) {
+	for name, disconnect := range map[string]func(s *Socket){
+		"the socket": (*Socket).Disconnect,
+		"all":        (*Socket).DisconnectAll,
+	} {
+		t.Run(name+", while a handler is at work", func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := NewServer(Options{})
+				n := s.Of("/")
+				j := keep(n)
+				goOn := make(chan struct{})
+				n.On("work", func(s *Socket, _ Event) <-chan struct{} {
+					j.add("work begins")
+					<-goOn
+					j.add("work ends, may send: %v, rooms %v", s.Emit("done"), s.Rooms())
+					return nil
+				})
+				c, socket := enter(t, s)
+				socket.Join("room")
+				go c.say(`2["work"]`)
+				synctest.Wait()
+				disconnect(socket)
+				c.want("1")
+				j.want(t, "connect", "work begins")
+				close(goOn)
+				synctest.Wait()
+				j.want(t, "work ends, may send: the socket is disconnected, rooms [room]", "disconnect: server namespace disconnect")
+				if st := s.Stats(); st.Sockets != 0 || st.Disconnects[ServerDisconnect] != 1 {
+					t.Errorf("%+v", st)
+				}
+				c.say(`2["late"]`, `1`)
+				c.end(engineio.ForcedClose)
+				j.want(t)
+			})
+		})
+	}
+	t.Run("while an event that waited is handled", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := NewServer(Options{})
+			n := s.Of("/")
+			j := keep(n)
+			n.Use(func(context.Context, *Handshake) error { return nil })
+			greet, goOn := make(chan struct{}), make(chan struct{})
+			n.OnConnect(func(*Socket) { <-greet })
+			n.On("work", func(*Socket, Event) <-chan struct{} {
+				<-goOn
+				j.add("work ends")
+				return nil
+			})
+			c := connect(t, s)
+			c.say("0")
+			synctest.Wait()
+			socket := n.Socket(c.answered().SID)
+			pause := c.say(`2["work"]`)
+			close(greet)
+			synctest.Wait()
+			socket.Disconnect()
+			j.want(t)
+			close(goOn)
+			<-pause
+			j.want(t, "work ends", "disconnect: server namespace disconnect")
+			c.end(engineio.TransportClose)
+			j.want(t)
+		})
+	})
+	t.Run("at any moment", func(t *testing.T) {
+		s := NewServer(Options{})
+		n := s.Of("/")
+		n.OnConnect(func(s *Socket) { s.Data = new(int) })
+		n.OnAny(func(s *Socket, _ Event) <-chan struct{} {
+			events := s.Data.(*int) //nolint:forcetypeassert // it is OnConnect's
+			if *events < 0 {
+				t.Error("an event after the end")
+			}
+			*events++ // it is seen by the race detector, as what follows is
+			return nil
+		})
+		n.OnDisconnect(func(s *Socket, _ Reason) { *s.Data.(*int) = -1 }) //nolint:forcetypeassert // it is OnConnect's
+		for range 200 {
+			c := connect(t, s)
+			c.say("0")
+			socket := n.Socket(c.answered().SID)
+			var elsewhere sync.WaitGroup
+			begun := make(chan struct{})
+			elsewhere.Go(func() {
+				<-begun
+				socket.Disconnect()
+			})
+			for i := range 20 {
+				c.say(`2["a"]`)
+				if i == 2 {
+					close(begun)
+				}
+			}
+			elsewhere.Wait()
+			c.end(engineio.TransportClose)
+		}
+		if st := s.Stats(); st.Sockets != 0 || st.Disconnects[ServerDisconnect] != 200 {
+			t.Errorf("%+v", st)
+		}
 	})
 }
 

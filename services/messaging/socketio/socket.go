@@ -40,7 +40,7 @@ const (
 )
 
 // Socket is a client in a namespace. Its methods are safe for concurrent use, and
-// none blocks.
+// none blocks but for what they call of the program's; see Disconnect.
 type Socket struct {
 	// Data is what middleware found out. It is the program's to change, and to lock.
 	Data any
@@ -55,6 +55,7 @@ type Socket struct {
 	apart     bool       // admitted outside of Message
 	abandon   func()     // ends an attempt that waits; nil if there was none
 	postponed *postponed // what came while OnConnect runs
+	handling  bool       // a packet, while connected
 	reason    Reason     // why it ended meanwhile
 	acks      acks
 
@@ -185,9 +186,14 @@ func disconnected(err error) error {
 // Disconnect sends DISCONNECT and ends the socket ("Disconnection from a
 // namespace"). The connection goes on, for Options.ConnectTimeout if it has no
 // other namespace. A stock client does not come back by itself.
+//
+// The functions of acknowledgements that are waited for, and OnDisconnect, are called
+// before Disconnect returns, so the caller must hold no lock that they take. But if
+// a handler of the socket's is at work, OnDisconnect is called when that has
+// returned.
 func (s *Socket) Disconnect() { s.end(left, ServerDisconnect) }
 
-// DisconnectAll does so with every socket of the connection, and closes it.
+// DisconnectAll does as Disconnect does with every socket of the connection, and closes it.
 func (s *Socket) DisconnectAll() {
 	c := s.conn
 	c.mu.Lock()
@@ -197,6 +203,18 @@ func (s *Socket) DisconnectAll() {
 		other.Disconnect()
 	}
 	c.engine.Close(closeNormal, "")
+}
+
+// handled is called when a packet has been handled. If the socket has ended
+// meanwhile, the rest of that was left to it.
+func (s *Socket) handled() {
+	s.conn.mu.Lock()
+	s.handling = false
+	ended := s.state != connected
+	s.conn.mu.Unlock()
+	if ended {
+		s.farewell()
+	}
 }
 
 // handle handles a packet of an open socket.
@@ -298,15 +316,16 @@ func (s *Socket) end(next state, reason Reason) {
 	waiting := s.acks.takeAll()
 	abandon := s.abandon
 	s.abandon = nil
+	handling := s.handling
 	c.mu.Unlock()
-	switch before {
-	case connecting: // the program knows nothing of it
+	switch {
+	case before == connecting: // the program knows nothing of it
 		if abandon != nil {
 			abandon()
 		}
-	case connected:
+	case before == connected && !handling:
 		s.farewell()
-	default: // greeted does it
+	default: // greeted or handled does it
 	}
 	for _, w := range waiting {
 		w.done(Args{}, ErrDisconnected)
