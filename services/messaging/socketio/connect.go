@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"slices"
 	"sync"
 )
 
@@ -27,7 +28,16 @@ type Handshake struct {
 	Facts any
 	// Data becomes the socket's.
 	Data any
+
+	abandoned []func()
 }
+
+// OnAbandon is for middleware and the Recover hook that have taken something for the
+// socket: f gives it back. It is called if OnConnect is not going to be called for
+// this handshake, because somebody refuses it, or fails, or the connection is gone;
+// once all who are asked have returned, the last one's first. OnAbandon must be
+// called before its caller returns.
+func (h *Handshake) OnAbandon(f func()) { h.abandoned = append(h.abandoned, f) }
 
 // Refusal is the error of middleware that keeps a client out. The client is told so:
 // CONNECT_ERROR, after which a stock client does not come back by itself.
@@ -83,8 +93,8 @@ func (c *conn) connect(p packet) error {
 	if s.namespace.asks() {
 		h.PID, h.Offset = earlier(h.Auth)
 		c.server.admitter.add(s, h)
-	} else {
-		s.admit(h, Recovery{})
+	} else if s.admit(h, Recovery{}) {
+		s.greet()
 	}
 	return nil
 }
@@ -177,8 +187,9 @@ type answer struct {
 	PID string `json:"pid,omitempty"`
 }
 
-// admit lets a client in.
-func (s *Socket) admit(h *Handshake, recovery Recovery) {
+// admit lets a client in, unless what it wanted has an end already. If it is true,
+// greet is to be called.
+func (s *Socket) admit(h *Handshake, recovery Recovery) bool {
 	s.id, s.Data = h.SID, h.Data
 	if recovery.SID != "" {
 		s.id, s.recovered = recovery.SID, true
@@ -186,15 +197,18 @@ func (s *Socket) admit(h *Handshake, recovery Recovery) {
 	data, _ := json.Marshal(answer{SID: s.id, PID: recovery.PID}) // strings can be encoded
 	c := s.conn
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if s.state != connecting || c.closed {
-		c.mu.Unlock()
-		return
+		return false
 	}
 	s.state, s.abandon = greeting, nil
 	c.send(typeConnect, s.namespace.name, data)
-	c.mu.Unlock()
+	return true
+}
 
-	counters := &c.server.counters
+// greet makes a client known that was let in.
+func (s *Socket) greet() {
+	counters := &s.conn.server.counters
 	counters.connected.Add(1)
 	if s.recovered {
 		counters.recovered.Add(1)
@@ -278,18 +292,30 @@ func (t *attempt) run() {
 		return
 	}
 	recovery, err := s.namespace.decide(t.ctx, t.handshake)
-	var refusal *Refusal
-	switch {
-	case err == nil:
-		s.admit(t.handshake, recovery)
-	case errors.As(err, &refusal):
-		s.refuse(refusal)
-	default:
-		if t.ctx.Err() == nil {
-			s.conn.server.options.Log.Error("socketio: a middleware failed", "namespace", s.namespace.name, "error", err)
-		}
-		s.giveUp()
+	if err == nil && s.admit(t.handshake, recovery) {
+		s.greet()
+		return
 	}
+	if err != nil {
+		t.failed(err)
+	}
+	for _, f := range slices.Backward(t.handshake.abandoned) {
+		f()
+	}
+}
+
+// failed says to the client what an error means for it.
+func (t *attempt) failed(err error) {
+	s := t.socket
+	var refusal *Refusal
+	if errors.As(err, &refusal) {
+		s.refuse(refusal)
+		return
+	}
+	if t.ctx.Err() == nil {
+		s.conn.server.options.Log.Error("socketio: a middleware failed", "namespace", s.namespace.name, "error", err)
+	}
+	s.giveUp()
 }
 
 func (a *admitter) wait(ctx context.Context) error {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/marketplane/marketplane/services/messaging/engineio"
 )
@@ -42,7 +43,7 @@ func TestMiddleware(t *testing.T) {
 			synctest.Wait()
 			sid := c.answered().SID
 			want := Handshake{Namespace: "/admin", Auth: []byte(`{"token":"123"}`), SID: sid, Conn: c, Facts: "engine at /socket.io/", Data: "first and second"}
-			if diff := cmp.Diff(want, *seen[0], cmp.Comparer(func(a, b Conn) bool { return a == b })); diff != "" {
+			if diff := cmp.Diff(want, *seen[0], cmp.Comparer(func(a, b Conn) bool { return a == b }), cmpopts.IgnoreUnexported(Handshake{})); diff != "" {
 				t.Error(diff)
 			}
 			if socket.Data != "first and second" || socket.ID() != sid || socket.Facts() != want.Facts || socket.Conn() != Conn(c) || socket.Namespace() != n || socket.Recovered() {
@@ -201,6 +202,102 @@ func TestMiddlewareThatFails(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	})
+}
+
+// What was taken for a socket that does not come to be is given back, once.
+func TestOnAbandon(t *testing.T) {
+	// begin has two take something, the second one in the hook of recovery.
+	begin := func(t *testing.T, o Options, decide func(ctx context.Context) error) (*Server, *journal, *session) {
+		t.Helper()
+		s := NewServer(o)
+		n := s.Of("/")
+		j := keep(n)
+		n.Use(func(_ context.Context, h *Handshake) error {
+			j.add("take one")
+			h.OnAbandon(func() { j.add("give one back") })
+			return nil
+		})
+		n.Recover(func(ctx context.Context, h *Handshake) (Recovery, error) {
+			j.add("take two")
+			h.OnAbandon(func() { j.add("give two back") })
+			return Recovery{}, decide(ctx)
+		})
+		c := connect(t, s)
+		c.say("0")
+		synctest.Wait()
+		return s, j, c
+	}
+	for name, test := range map[string]struct {
+		err error
+		end engineio.Reason
+	}{
+		"refused":             {err: &Refusal{Message: "No"}},
+		"undecided":           {err: errors.New("the database is down"), end: engineio.ForcedClose},
+		"the connection ends": {end: engineio.TransportClose},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				goOn := make(chan error)
+				s, j, c := begin(t, Options{}, func(context.Context) error { return <-goOn })
+				if test.end == engineio.TransportClose {
+					c.end(test.end)
+				}
+				j.want(t, "take one", "take two")
+				goOn <- test.err
+				synctest.Wait()
+				j.want(t, "give two back", "give one back")
+				if test.end != engineio.TransportClose {
+					c.end(engineio.ForcedClose)
+				}
+				if err := s.Wait(t.Context()); err != nil {
+					t.Error(err)
+				}
+				j.want(t)
+			})
+		})
+	}
+	t.Run("it takes too long", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			_, j, c := begin(t, Options{}, func(context.Context) error {
+				time.Sleep(time.Hour)
+				return nil
+			})
+			time.Sleep(2 * time.Hour)
+			j.want(t, "take one", "take two", "give two back", "give one back")
+			c.end(engineio.ForcedClose)
+			j.want(t)
+		})
+	})
+	t.Run("let in", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			_, j, c := begin(t, Options{}, func(context.Context) error { return nil })
+			c.end(engineio.TransportClose)
+			synctest.Wait()
+			j.want(t, "take one", "take two", "connect", "disconnect: transport close")
+		})
+	})
+	t.Run("let in at the moment of its end", func(t *testing.T) {
+		s := NewServer(Options{})
+		n := s.Of("/")
+		var taken atomic.Int32
+		n.Use(func(_ context.Context, h *Handshake) error {
+			taken.Add(1)
+			h.OnAbandon(func() { taken.Add(-1) })
+			return nil
+		})
+		n.OnDisconnect(func(*Socket, Reason) { taken.Add(-1) })
+		for range 500 {
+			c := connect(t, s)
+			c.say("0")
+			c.end(engineio.TransportClose)
+		}
+		if err := s.Wait(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if n := taken.Load(); n != 0 {
+			t.Errorf("%d are not given back", n)
+		}
 	})
 }
 

@@ -68,18 +68,19 @@ func (n *Namespace) Name() string { return n.name }
 // other error says that it could not find out, and closes the connection: the client
 // comes back. Middleware is asked in its order, aside of what the connection does
 // otherwise, and may take its time, up to Options.ConnectTimeout; ctx ends with
-// that, or with the connection.
+// that, or with the connection. What middleware takes for the socket is given back
+// in OnDisconnect, or by [Handshake.OnAbandon].
 func (n *Namespace) Use(middleware func(ctx context.Context, h *Handshake) error) {
 	n.server.mustSetUp()
 	n.middleware = append(n.middleware, middleware)
 }
 
 // Recover turns connection state recovery on. The hook is asked after all
-// middleware, and its errors are like theirs. The package keeps nothing of earlier sockets: what a PID and an
-// Offset stand for, and whether they are the client's own, is the hook's to know;
-// and after OnConnect the program sends the events that were missed. A stock
-// client goes on from the last [Offset] that it saw, even if that was one of
-// another PID's time, and brings no Offset before it saw one.
+// middleware, and its errors are like theirs. The package keeps nothing of earlier
+// sockets: what a PID and an Offset stand for, and whether they are the client's
+// own, is the hook's to know; and after OnConnect the program sends the events that
+// were missed. A stock client goes on from the last [Offset] that it saw, even if
+// that was one of another PID's time, and brings no Offset before it saw one.
 func (n *Namespace) Recover(hook func(ctx context.Context, h *Handshake) (Recovery, error)) {
 	n.server.mustSetUp()
 	n.recovers = hook
