@@ -55,7 +55,9 @@ type conn struct {
 // partial is a packet that is not complete.
 type partial struct {
 	packet      packet
+	socket      *Socket
 	attachments [][]byte
+	missing     int // attachments
 	size        int
 	timer       *time.Timer
 }
@@ -87,7 +89,8 @@ func (c *conn) assemble(kind engineio.Kind, message []byte) (p packet, attachmen
 	return p, nil, true, err
 }
 
-// expect begins to wait for a packet's attachments.
+// expect begins to wait for a packet's attachments, if there is somebody whom it is
+// for: others have nothing kept for them.
 func (c *conn) expect(text []byte) error {
 	p, err := decodePacket(text, c.server.options.MaxAttachments)
 	if err != nil {
@@ -96,8 +99,14 @@ func (c *conn) expect(text []byte) error {
 	if len(text) > c.server.options.MaxPacket {
 		return errTooLarge
 	}
+	c.mu.Lock()
+	s, err := c.addressee(p.namespace)
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	c.partial = &partial{
-		packet: p, size: len(text),
+		packet: p, socket: s, missing: p.attachments, size: len(text),
 		timer: time.AfterFunc(c.server.options.AttachmentTimeout, func() {
 			c.engine.Close(closePolicy, "attachments did not come in time")
 		}),
@@ -116,14 +125,25 @@ func (c *conn) attach(data []byte) (p packet, attachments [][]byte, complete boo
 	if b.size += len(data); b.size > c.server.options.MaxPacket {
 		return p, nil, false, errTooLarge
 	}
-	b.attachments = append(b.attachments, bytes.Clone(data))
-	if len(b.attachments) < b.packet.attachments {
-		b.timer.Reset(c.server.options.AttachmentTimeout)
+	if c.ignores(b.socket) {
+		b.attachments = nil
+	} else {
+		b.attachments = append(b.attachments, bytes.Clone(data))
+	}
+	if b.missing--; b.missing > 0 {
 		return p, nil, false, nil
 	}
 	b.timer.Stop()
 	c.partial = nil
 	return b.packet, b.attachments, true, nil
+}
+
+// ignores says whether what comes for a socket is dropped: it was sent before the
+// client knew of the socket's end.
+func (c *conn) ignores(s *Socket) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return s.state == left
 }
 
 // handle handles a complete packet.
@@ -136,14 +156,10 @@ func (c *conn) handle(p packet, attachments [][]byte) (pause <-chan struct{}, er
 	default:
 	}
 	c.mu.Lock()
-	s := c.socket(p.namespace)
-	if s == nil || s.state == connecting {
+	s, err := c.addressee(p.namespace)
+	if err != nil || s.state == left { // for which it was sent before the client knew
 		c.mu.Unlock()
-		return nil, malformed("it came before CONNECT was answered")
-	}
-	if s.state == left { // it was sent before the client knew
-		c.mu.Unlock()
-		return nil, nil
+		return nil, err
 	}
 	if s.state == greeting && s.apart && p.kind != typeAck && p.kind != typeBinaryAck {
 		defer c.mu.Unlock()
@@ -165,6 +181,15 @@ func (c *conn) socket(namespace []byte) *Socket {
 		}
 	}
 	return nil
+}
+
+// addressee is the socket that a packet for a namespace is for; under mu.
+func (c *conn) addressee(namespace []byte) (*Socket, error) {
+	s := c.socket(namespace)
+	if s == nil || s.state == connecting {
+		return nil, malformed("it came before CONNECT was answered")
+	}
+	return s, nil
 }
 
 // forget takes a socket off the list; under mu.

@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -201,6 +202,10 @@ func TestViolations(t *testing.T) {
 		"an ack before CONNECT":            {`31[]`},
 		"DISCONNECT before CONNECT":        {`1`},
 		"an event for another namespace":   {`0`, `2/b,["a"]`},
+		"a binary event before CONNECT":    {`51-["a",{"_placeholder":true,"num":0}]`},
+		"a binary event for another":       {`0`, `51-/b,["a",{"_placeholder":true,"num":0}]`},
+		"a binary event after DISCONNECT":  {`0`, `1`, `51-["a",{"_placeholder":true,"num":0}]`},
+		"a binary ack before CONNECT":      {`61-1[{"_placeholder":true,"num":0}]`},
 		"CONNECT twice":                    {`0`, `0`},
 		"an event after DISCONNECT":        {`0`, `1`, `2["a"]`},
 		"DISCONNECT twice":                 {`0`, `1`, `1`},
@@ -293,9 +298,9 @@ func TestEvents(t *testing.T) {
 			s.Of("/")
 			c, _ := enter(t, s)
 			c.say(`52-["message",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`)
-			time.Sleep(time.Minute - 1)
+			time.Sleep(time.Minute / 2)
 			c.say("bin:one")
-			time.Sleep(time.Minute - 1)
+			time.Sleep(time.Minute/2 - 1)
 			synctest.Wait()
 			c.wantOpen()
 			time.Sleep(time.Nanosecond)
@@ -372,6 +377,77 @@ func TestEvents(t *testing.T) {
 				t.Error("it did not come")
 			}
 			c.end(engineio.TransportClose)
+		})
+	})
+}
+
+// A connection holds no attachments for whoever is not connected.
+func TestAttachmentsOfNobody(t *testing.T) {
+	const event = `52-["a",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`
+	t.Run("while middleware is at work", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := NewServer(Options{})
+			slow(s.Of("/"))
+			c := connect(t, s)
+			c.say("0")
+			synctest.Wait()
+			c.say(event)
+			c.wantClosed(1002)
+			c.end(engineio.ForcedClose)
+		})
+	})
+	for name, test := range map[string]struct{ before, after []string }{
+		"after the server's DISCONNECT":  {nil, []string{event, "bin:one", "bin:two"}},
+		"before the server's DISCONNECT": {[]string{event}, []string{"bin:one", "bin:two"}},
+		"in the middle":                  {[]string{event, "bin:one"}, []string{"bin:two"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := NewServer(Options{MaxPacket: 80})
+				j := keep(s.Of("/"))
+				c, socket := enter(t, s)
+				c.say(test.before...)
+				socket.Disconnect()
+				for _, m := range test.after {
+					c.say(m)
+					if p := c.handler.partial; p != nil && len(p.attachments) > 0 {
+						t.Errorf("%d attachments are held", len(p.attachments))
+					}
+				}
+				c.wantOpen()
+				j.want(t, "connect", "disconnect: server namespace disconnect")
+				c.say("0", event, "bin:three", "bin:four") // nothing is mixed up
+				j.want(t, "connect", `a(*)`)
+				time.Sleep(time.Hour)
+				c.wantOpen()
+				c.end(engineio.TransportClose)
+			})
+		})
+	}
+	t.Run("too much of it", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := NewServer(Options{MaxPacket: 80})
+			s.Of("/")
+			c, socket := enter(t, s)
+			socket.Disconnect()
+			c.say(event, "bin:"+strings.Repeat("x", 20))
+			c.wantClosed(1002)
+			c.end(engineio.ForcedClose)
+		})
+	})
+	t.Run("which do not come", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := NewServer(Options{})
+			s.Of("/")
+			s.Of("/b")
+			c, socket := enter(t, s)
+			c.say("0/b,")
+			socket.Disconnect()
+			c.say(event)
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			c.wantClosed(1008)
+			c.end(engineio.ForcedClose)
 		})
 	})
 }

@@ -18,7 +18,8 @@ type Options struct {
 	// beginning and again after it has left the last one; and how long a namespace may
 	// take to find out whether to let a client in: 45 s.
 	ConnectTimeout time.Duration
-	// AttachmentTimeout is how long each attachment may take to come: 60 s.
+	// AttachmentTimeout is how long the attachments of a packet may take to come, all
+	// together: 60 s.
 	AttachmentTimeout time.Duration
 
 	// MaxNamespaces is how many namespaces a connection may be connected to: 16.
@@ -32,7 +33,8 @@ type Options struct {
 	// MaxAttachments is how many attachments a packet may have, either way: 10.
 	MaxAttachments int
 	// MaxPacket is how many bytes a packet with attachments may have, the text and all
-	// of them: 10,000,000. How large each may be is the transport's.
+	// of them: 1,000,000. How large each may be is the transport's. A connection holds
+	// one packet at most: while its attachments come, or while OnConnect runs.
 	MaxPacket int
 	// MaxAcks is how many acknowledgements of a socket's may be waited for: 256.
 	MaxAcks int
@@ -66,7 +68,7 @@ func (o Options) withDefaults() Options {
 		{&o.MaxRefusals, 16},
 		{&o.MaxConnecting, 64},
 		{&o.MaxAttachments, 10},
-		{&o.MaxPacket, 10_000_000},
+		{&o.MaxPacket, 1_000_000},
 		{&o.MaxAcks, 256},
 	} {
 		if *d.value == 0 {
