@@ -134,6 +134,29 @@ func TestEncodeArgs(t *testing.T) {
 	}
 }
 
+// JSON from elsewhere may look like a placeholder. Beside attachments the receivers
+// would take it for one, and close the connection, or see the wrong bytes.
+func TestForeignPlaceholders(t *testing.T) {
+	for name, foreign := range map[string]any{
+		"an event's arguments": testArgs(`1,[{"_placeholder":true,"num":0}]`),
+		"out of range":         testArgs(`{"_placeholder":true,"num":99}`),
+		"half of one":          testArgs(`{"_placeholder":true}`),
+		"raw JSON":             json.RawMessage(`{"num":1,"_placeholder":true}`),
+		"raw, in escapes":      json.RawMessage(`{"\u005fplaceholder":true,"num":0}`),
+		"a Value":              Value{json: []byte(`{"_placeholder":true,"num":0}`)},
+		"anything":             map[string]any{"_placeholder": true, "num": 0},
+	} {
+		for _, args := range [][]any{{foreign, []byte("x")}, {[]byte("x"), foreign}, {[]byte("x"), []byte("y"), foreign}} {
+			if p, err := encodeArgs(nil, args, 10); !errors.Is(err, ErrPlaceholder) {
+				t.Errorf("%s: %v, encoded %s", name, err, p.list)
+			}
+		}
+		if _, err := encodeArgs(nil, []any{foreign}, 10); err != nil {
+			t.Errorf("%s, without attachments: %v", name, err)
+		}
+	}
+}
+
 func TestNewValueChecksPlaceholders(t *testing.T) {
 	for text, attachments := range map[string][][]byte{
 		`{`: nil, "\"\xff\"": nil,

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"unicode/utf8"
 )
 
@@ -14,6 +13,9 @@ var (
 	ErrReserved = errors.New("the name of the event is reserved")
 	// ErrTooManyAttachments refuses what the peers' decoders do not take.
 	ErrTooManyAttachments = errors.New("too many attachments")
+	// ErrPlaceholder refuses JSON with {"_placeholder":true} beside attachments, for one
+	// of which the receivers would take it. Without attachments it is JSON like any.
+	ErrPlaceholder = errors.New("JSON that looks like a placeholder cannot be sent with attachments")
 )
 
 // Offset is the place of an event in what a client can recover (see
@@ -33,8 +35,7 @@ func NewValue(text json.RawMessage, attachments ...[]byte) (Value, error) {
 	if len(attachments) == 0 {
 		return Value{json: text}, nil
 	}
-	p := packet{attachments: len(attachments), data: slices.Concat([]byte{'['}, text, []byte{']'})}
-	if err := p.checkPlaceholders(); err != nil {
+	if !matchPlaceholders(text, len(attachments)) {
 		return Value{}, errors.New("the value's placeholders are not those of its attachments")
 	}
 	return Value{json: text, attachments: attachments}, nil
@@ -79,6 +80,9 @@ func encodeArgs(list []byte, args []any, maxAttachments int) (payload, error) {
 	}
 	if len(p.attachments) > maxAttachments {
 		return payload{}, fmt.Errorf("%w: %d, and %d may be", ErrTooManyAttachments, len(p.attachments), maxAttachments)
+	}
+	if len(p.attachments) > 0 && !matchPlaceholders(p.list, len(p.attachments)) {
+		return payload{}, ErrPlaceholder
 	}
 	return p, nil
 }

@@ -179,26 +179,25 @@ func (p *packet) check() error {
 	if p.id != noID && (p.kind == typeConnect || p.kind == typeDisconnect || p.kind == typeConnectError) {
 		return malformed("only events and acknowledgements have an id")
 	}
-	return p.checkPlaceholders()
+	if p.attachments > 0 && !matchPlaceholders(p.list(), p.attachments) {
+		return malformed("its placeholders are not those of its attachments")
+	}
+	return nil
 }
 
-func (p *packet) checkPlaceholders() error {
-	if p.attachments == 0 {
-		return nil
-	}
-	seen := make([]bool, p.attachments)
-	left := p.attachments
-	if err := walk(p.list(), func(_, _, num int) error {
+// matchPlaceholders says whether each of the attachments has one place in a list.
+func matchPlaceholders(list []byte, attachments int) bool {
+	seen := make([]bool, attachments)
+	left := attachments
+	err := walk(list, func(_, _, num int) error {
 		if num >= len(seen) || seen[num] {
 			return errPlaceholder
 		}
 		seen[num] = true
 		left--
 		return nil
-	}); err != nil || left > 0 {
-		return malformed("its placeholders are not those of its attachments")
-	}
-	return nil
+	})
+	return err == nil && left == 0
 }
 
 // list is what stands between the brackets of a payload that is an array.

@@ -91,7 +91,8 @@ func (s *Socket) Facts() any { return s.conn.facts }
 // Emit sends an event. Arguments may be an [Offset] at the end, a []byte (which
 // goes as an attachment), a json.RawMessage, a [Value], [Args], and whatever
 // encoding/json encodes. Nothing is kept of them. The errors are ErrReserved,
-// ErrTooManyAttachments, an argument's, ErrOverflow and ErrDisconnected.
+// ErrTooManyAttachments, ErrPlaceholder, an argument's, ErrOverflow and
+// ErrDisconnected.
 func (s *Socket) Emit(name string, args ...any) error {
 	p, err := encodeEvent(name, args, s.conn.server.options.MaxAttachments)
 	if err != nil {
