@@ -28,7 +28,7 @@ type Ack struct {
 }
 
 // Send answers; see [Socket.Emit] for arguments and errors. ErrAcknowledged comes
-// to that.
+// to that. After ErrOverflow it can be tried again.
 func (a *Ack) Send(args ...any) error {
 	if a == nil {
 		return nil
@@ -37,10 +37,7 @@ func (a *Ack) Send(args ...any) error {
 	if err != nil {
 		return err
 	}
-	if a.used.Swap(true) {
-		return ErrAcknowledged
-	}
-	return a.socket.sendPayload(typeAck, &p, a.id)
+	return a.once(func() error { return a.socket.sendPayload(typeAck, &p, a.id) })
 }
 
 // SendRaw answers with arguments that are encoded already; see [Socket.EmitRaw].
@@ -48,11 +45,20 @@ func (a *Ack) SendRaw(list ...[]byte) error {
 	if a == nil {
 		return nil
 	}
+	header := append(packetHeader(typeAck, 0, a.socket.namespace.name, a.id), '[')
+	return a.once(func() error { return a.socket.send(slices.Concat([][]byte{header}, list, [][]byte{closingBracket})) })
+}
+
+// once sends, unless that has been done. After ErrOverflow it has not.
+func (a *Ack) once(send func() error) error {
 	if a.used.Swap(true) {
 		return ErrAcknowledged
 	}
-	header := append(packetHeader(typeAck, 0, a.socket.namespace.name, a.id), '[')
-	return a.socket.send(slices.Concat([][]byte{header}, list, [][]byte{closingBracket}))
+	err := send()
+	if errors.Is(err, ErrOverflow) {
+		a.used.Store(false)
+	}
+	return err
 }
 
 // acks are the acknowledgements that a socket waits for; the conn's mu guards

@@ -69,6 +69,37 @@ func TestAcknowledge(t *testing.T) {
 			c.want()
 		})
 	})
+	t.Run("again, when too much waited", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := NewServer(Options{})
+			var kept []*Ack
+			s.Of("/").OnAny(func(_ *Socket, e Event) <-chan struct{} {
+				kept = append(kept, e.Ack)
+				return nil
+			})
+			c, _ := enter(t, s)
+			c.say(`21["a"]`, `22["a"]`)
+			c.overflow = true
+			for _, err := range []error{kept[0].Send(1), kept[1].SendRaw([]byte("2"))} {
+				if !errors.Is(err, ErrOverflow) {
+					t.Error(err)
+				}
+			}
+			c.overflow = false
+			for _, err := range []error{kept[0].SendRaw([]byte("1")), kept[1].Send(2)} {
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			c.want(`31[1]`, `32[2]`)
+			for _, err := range []error{kept[0].Send(1), kept[1].SendRaw([]byte("2"))} {
+				if !errors.Is(err, ErrAcknowledged) {
+					t.Error(err)
+				}
+			}
+			c.end(engineio.TransportClose)
+		})
+	})
 	t.Run("in a namespace", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := NewServer(Options{})
