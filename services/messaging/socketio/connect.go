@@ -178,6 +178,7 @@ func (s *Socket) giveUp() {
 	s.state = gone
 	c.forget(s)
 	c.server.counters.undecided.Add(1)
+	s.abandon()
 	c.engine.Close(closeTryAgain, "try again later")
 }
 
@@ -230,35 +231,59 @@ type attempt struct {
 }
 
 // admitter runs middleware, a bounded number at once, so that those who come back
-// all at the same time do not fall on what it asks all at the same time.
+// all at the same time do not fall on what it asks all at the same time. OnConnect
+// has no place there: it may have to wait for its own client, for whom no other is to
+// wait.
 type admitter struct {
 	limit int
 
-	mu      sync.Mutex
-	queue   list.List
-	running int
-	workers sync.WaitGroup
+	mu       sync.Mutex
+	queue    list.List
+	deciding int
+	workers  sync.WaitGroup
 }
 
 func (a *admitter) add(s *Socket, h *Handshake) {
-	ctx, cancel := context.WithTimeout(context.Background(), s.conn.server.options.ConnectTimeout)
+	t := &attempt{socket: s, handshake: h}
+	c := s.conn
+	c.mu.Lock()
+	ctx, cancel := context.WithTimeout(context.Background(), c.server.options.ConnectTimeout)
 	stop := context.AfterFunc(ctx, s.giveUp)
-	t := &attempt{socket: s, handshake: h, ctx: ctx, cancel: func() {
+	t.ctx, t.cancel = ctx, func() {
 		stop()
 		cancel()
-	}}
+	}
 	s.apart = true
 	s.abandon = func() { a.abandon(t) }
+	c.mu.Unlock()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	t.place = a.queue.PushBack(t)
-	if a.running < a.limit {
-		a.running++
-		a.workers.Go(a.work)
+	a.next()
+}
+
+// next begins with those for whom there is a place; under mu.
+func (a *admitter) next() {
+	for front := a.queue.Front(); front != nil && a.deciding < a.limit; front = a.queue.Front() {
+		t := a.queue.Remove(front).(*attempt) //nolint:errcheck,forcetypeassert // nothing else is in it
+		t.place = nil
+		a.deciding++
+		a.workers.Go(func() { a.run(t) })
 	}
 }
 
-// abandon ends an attempt whose connection is gone.
+func (a *admitter) run(t *attempt) {
+	admitted := t.decide()
+	a.mu.Lock()
+	a.deciding--
+	a.next()
+	a.mu.Unlock()
+	if admitted {
+		t.socket.greet()
+	}
+}
+
+// abandon ends an attempt that is given up, or whose connection is gone.
 func (a *admitter) abandon(t *attempt) {
 	t.cancel()
 	a.mu.Lock()
@@ -269,32 +294,15 @@ func (a *admitter) abandon(t *attempt) {
 	}
 }
 
-func (a *admitter) work() {
-	for {
-		a.mu.Lock()
-		front := a.queue.Front()
-		if front == nil {
-			a.running--
-			a.mu.Unlock()
-			return
-		}
-		t := a.queue.Remove(front).(*attempt) //nolint:errcheck,forcetypeassert // nothing else is in it
-		t.place = nil
-		a.mu.Unlock()
-		t.run()
-	}
-}
-
-func (t *attempt) run() {
+// decide asks middleware, and does what it says.
+func (t *attempt) decide() (admitted bool) {
 	defer t.cancel()
-	s := t.socket
 	if t.ctx.Err() != nil { // it was given up while it waited
-		return
+		return false
 	}
-	recovery, err := s.namespace.decide(t.ctx, t.handshake)
-	if err == nil && s.admit(t.handshake, recovery) {
-		s.greet()
-		return
+	recovery, err := t.socket.namespace.decide(t.ctx, t.handshake)
+	if err == nil && t.socket.admit(t.handshake, recovery) {
+		return true
 	}
 	if err != nil {
 		t.failed(err)
@@ -302,6 +310,7 @@ func (t *attempt) run() {
 	for _, f := range slices.Backward(t.handshake.abandoned) {
 		f()
 	}
+	return false
 }
 
 // failed says to the client what an error means for it.

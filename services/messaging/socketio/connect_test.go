@@ -196,6 +196,9 @@ func TestMiddlewareThatFails(t *testing.T) {
 			time.Sleep(45 * time.Second)
 			synctest.Wait()
 			undecided(t, s, c)
+			if n := s.admitter.queue.Len(); n != 0 {
+				t.Errorf("%d wait for what they have lost", n)
+			}
 			close(goOn)
 			c.end(engineio.ForcedClose)
 			if err := s.Wait(t.Context()); err != nil {
@@ -394,8 +397,37 @@ func TestSlowMiddleware(t *testing.T) {
 				sessions[i].want(`0{"sid":"*"}`)
 				sessions[i].end(engineio.TransportClose)
 			}
-			if err := s.Wait(t.Context()); err != nil || s.admitter.running != 0 {
-				t.Errorf("%d run: %v", s.admitter.running, err)
+			if err := s.Wait(t.Context()); err != nil || s.admitter.deciding != 0 {
+				t.Errorf("%d run: %v", s.admitter.deciding, err)
+			}
+		})
+	})
+	t.Run("does not wait for OnConnect of others", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := NewServer(Options{MaxConnecting: 1})
+			n := s.Of("/")
+			n.Use(func(context.Context, *Handshake) error { return nil })
+			goOn := make(chan struct{})
+			n.OnConnect(func(*Socket) { <-goOn }) // clients that do not read what they missed
+			var sessions []*session
+			for range 3 {
+				c := connect(t, s)
+				c.say("0")
+				synctest.Wait()
+				c.want(`0{"sid":"*"}`)
+				sessions = append(sessions, c)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if err := s.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Error("it does not wait for OnConnect:", err)
+			}
+			close(goOn)
+			for _, c := range sessions {
+				c.end(engineio.TransportClose)
+			}
+			if err := s.Wait(t.Context()); err != nil || s.admitter.deciding != 0 {
+				t.Errorf("%d run: %v", s.admitter.deciding, err)
 			}
 		})
 	})

@@ -29,12 +29,11 @@
 // connecting, greeting or connected is closed after Options.ConnectTimeout.
 //
 // Without middleware and a Recover hook, connecting takes no time, and OnConnect
-// runs where the CONNECT was read. Otherwise both run on one of a bounded number of
-// goroutines, and the first packet that comes while OnConnect runs is kept for
-// them; nothing more is read until it has been handled. So nothing of a socket's is
-// ever handled beside something else of it, but acknowledgements, and nothing is
-// queued. A socket may be disconnected at any time; OnDisconnect waits for what is
-// at work.
+// runs where the CONNECT was read. Otherwise both run on a goroutine of their own,
+// and the first packet that comes while OnConnect runs is kept for it; nothing more
+// is read until it has been handled. So nothing of a socket's is ever handled beside
+// something else of it, but acknowledgements, and nothing is queued. A socket may be
+// disconnected at any time; OnDisconnect waits for what is at work.
 //
 // What breaks the rules closes the connection: a packet that cannot be decoded, that
 // is the server's to send, that comes before CONNECT was answered, a second CONNECT,

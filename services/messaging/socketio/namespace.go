@@ -68,8 +68,8 @@ func (n *Namespace) Name() string { return n.name }
 // other error says that it could not find out, and closes the connection: the client
 // comes back. Middleware is asked in its order, aside of what the connection does
 // otherwise, and may take its time, up to Options.ConnectTimeout; ctx ends with
-// that, or with the connection. What middleware takes for the socket is given back
-// in OnDisconnect, or by [Handshake.OnAbandon].
+// that, or with the connection, or when all have been asked. What middleware takes
+// for the socket is given back in OnDisconnect, or by [Handshake.OnAbandon].
 func (n *Namespace) Use(middleware func(ctx context.Context, h *Handshake) error) {
 	n.server.mustSetUp()
 	n.middleware = append(n.middleware, middleware)
@@ -88,7 +88,8 @@ func (n *Namespace) Recover(hook func(ctx context.Context, h *Handshake) (Recove
 
 // OnConnect sets what is called for each socket that was let in, after CONNECT is
 // answered. Nothing that the client sends in this namespace is handled before it
-// returns, but acknowledgements, so it must not take long.
+// returns, but acknowledgements, so it must not take long. Where there is middleware
+// or a Recover hook it may wait for its own client, as with Conn's Room.
 func (n *Namespace) OnConnect(f func(s *Socket)) {
 	n.server.mustSetUp()
 	n.onConnect = f

@@ -142,8 +142,8 @@ func (s *Server) Of(name string) *Namespace {
 	return n
 }
 
-// Wait returns when no middleware runs any more. The sessions must have ended
-// before: see engineio's Shutdown.
+// Wait returns when no middleware, nor OnConnect, runs any more. The sessions must
+// have ended before: see engineio's Shutdown.
 func (s *Server) Wait(ctx context.Context) error { return s.admitter.wait(ctx) }
 
 // Stats counts, since the server was made unless it says otherwise.
