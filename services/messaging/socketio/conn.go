@@ -45,11 +45,13 @@ type conn struct {
 
 	// mu is held while the engine sends, so that each socket's packets go out in the
 	// order of its states. The engine calls nothing of ours meanwhile.
-	mu      sync.Mutex
-	sockets []*Socket
-	refused int         // CONNECTs
-	idle    *time.Timer // runs while there is no namespace
-	closed  bool
+	mu       sync.Mutex
+	sockets  []*Socket
+	connects int         // CONNECTs that came since minute
+	minute   time.Time   // when one began
+	refused  int         // CONNECTs, since one was let in
+	idle     *time.Timer // runs while there is no namespace
+	closed   bool
 }
 
 // partial is a packet that is not complete.

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Handshake is what a client brings to be let in.
@@ -100,26 +101,41 @@ func (c *conn) connect(p packet) error {
 }
 
 // begin makes the socket that a CONNECT may become; nil if it was answered already.
-func (c *conn) begin(namespace []byte) (*Socket, error) {
+func (c *conn) begin(namespace []byte) (s *Socket, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.connectsTooOften() {
+		c.engine.Close(closePolicy, "too many CONNECTs")
+		return nil, nil
+	}
 	n := c.server.namespaces[string(namespace)]
 	if n == nil {
-		return nil, c.refuse(string(namespace), &Refusal{Message: messageInvalidNamespace})
+		c.refuse(string(namespace), &Refusal{Message: messageInvalidNamespace})
+		return nil, nil
 	}
-	if s := c.socket(namespace); s != nil {
-		if s.state != left {
+	if earlier := c.socket(namespace); earlier != nil {
+		if earlier.state != left {
 			return nil, malformed("CONNECT came twice")
 		}
-		c.forget(s)
+		c.forget(earlier)
 	}
 	if c.live() >= c.server.options.MaxNamespaces {
-		return nil, c.refuse(n.name, &Refusal{Message: messageTooManyNamespaces})
+		c.refuse(n.name, &Refusal{Message: messageTooManyNamespaces})
+		return nil, nil
 	}
-	s := &Socket{namespace: n, conn: c}
+	s = &Socket{namespace: n, conn: c}
 	c.sockets = append(c.sockets, s)
 	c.limitIdleness()
 	return s, nil
+}
+
+// connectsTooOften counts a CONNECT; under mu.
+func (c *conn) connectsTooOften() bool {
+	if now := time.Now(); now.Sub(c.minute) >= time.Minute {
+		c.minute, c.connects = now, 0
+	}
+	c.connects++
+	return c.connects > c.server.options.MaxConnects
 }
 
 // earlier is what a CONNECT says of an earlier socket. What is no string is not
@@ -134,9 +150,9 @@ func earlier(auth json.RawMessage) (pid, offset string) {
 	return pid, offset
 }
 
-// refuse answers a CONNECT with CONNECT_ERROR; under mu. It is an error if that was
-// one too often.
-func (c *conn) refuse(namespace string, refusal *Refusal) error {
+// refuse answers a CONNECT with CONNECT_ERROR, and closes the connection if that was
+// once too often; under mu.
+func (c *conn) refuse(namespace string, refusal *Refusal) {
 	data, err := json.Marshal(refusal)
 	if err != nil {
 		c.server.options.Log.Error("socketio: a refusal's data cannot be encoded", "namespace", namespace, "error", err)
@@ -145,9 +161,8 @@ func (c *conn) refuse(namespace string, refusal *Refusal) error {
 	c.server.counters.refused.Add(1)
 	c.send(typeConnectError, namespace, data)
 	if c.refused++; c.refused >= c.server.options.MaxRefusals {
-		return malformed("too many CONNECTs were refused")
+		c.engine.Close(closePolicy, "too many CONNECTs were refused")
 	}
-	return nil
 }
 
 // refuse ends what the client wanted, unless that has an end already.
@@ -161,9 +176,7 @@ func (s *Socket) refuse(refusal *Refusal) {
 	s.state = gone
 	c.forget(s)
 	c.limitIdleness()
-	if err := c.refuse(s.namespace.name, refusal); err != nil {
-		c.engine.Close(closePolicy, err.Error())
-	}
+	c.refuse(s.namespace.name, refusal)
 }
 
 // giveUp closes the connection of a client of which nobody could find out whether to
@@ -203,6 +216,7 @@ func (s *Socket) admit(h *Handshake, recovery Recovery) bool {
 		return false
 	}
 	s.state, s.abandon = greeting, nil
+	c.refused = 0
 	c.send(typeConnect, s.namespace.name, data)
 	return true
 }

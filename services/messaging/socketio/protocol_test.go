@@ -110,7 +110,54 @@ func TestConnect(t *testing.T) {
 			c.say("0", "0/b")
 			c.wantOpen()
 			c.say("0")
-			c.wantClosed(1002)
+			c.wantClosed(1008)
+			if n := s.Stats().Malformed; n != 0 {
+				t.Error("its packets were in order")
+			}
+			c.end(engineio.ForcedClose)
+		})
+	})
+	t.Run("refused now and then", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := NewServer(Options{MaxRefusals: 3})
+			s.Of("/")
+			c := connect(t, s)
+			for range 10 {
+				c.say("0/b", "0/b", "0", "1")
+			}
+			c.wantOpen()
+			c.say("0/b", "0/b", "0/b")
+			c.wantClosed(1008)
+			c.end(engineio.ForcedClose)
+		})
+	})
+	t.Run("again and again", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := NewServer(Options{MaxConnects: 3, ConnectTimeout: time.Hour})
+			asked := 0
+			s.Of("/").Use(func(context.Context, *Handshake) error {
+				asked++
+				return nil
+			})
+			c := connect(t, s)
+			again := func(n int) {
+				for range n {
+					c.say("0")
+					synctest.Wait()
+					c.say("1")
+				}
+			}
+			again(3)
+			time.Sleep(time.Minute)
+			again(3)
+			c.wantOpen()
+			time.Sleep(time.Minute - 1)
+			c.say("0")
+			synctest.Wait()
+			c.wantClosed(1008)
+			if asked != 6 || s.Stats().Malformed != 0 {
+				t.Errorf("asked %d times; %+v", asked, s.Stats())
+			}
 			c.end(engineio.ForcedClose)
 		})
 	})

@@ -24,8 +24,11 @@ type Options struct {
 
 	// MaxNamespaces is how many namespaces a connection may be connected to: 16.
 	MaxNamespaces int
+	// MaxConnects is how many CONNECTs a connection may send in a minute, each of which
+	// middleware may be asked about: 64.
+	MaxConnects int
 	// MaxRefusals is how many of its CONNECTs may be refused before a connection is
-	// closed: 16.
+	// closed, since one was let in: 16.
 	MaxRefusals int
 	// MaxConnecting is how many CONNECTs may be with middleware at once, of all
 	// connections; more wait: 64.
@@ -65,6 +68,7 @@ func (o Options) withDefaults() Options {
 		standard int
 	}{
 		{&o.MaxNamespaces, 16},
+		{&o.MaxConnects, 64},
 		{&o.MaxRefusals, 16},
 		{&o.MaxConnecting, 64},
 		{&o.MaxAttachments, 10},
