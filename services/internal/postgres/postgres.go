@@ -59,6 +59,8 @@ func Open(ctx context.Context, options Options) (*pgxpool.Pool, error) {
 	// What services read, they read by an index. A plan that was made while a table
 	// was empty would read all of it, for as long as its connection lives.
 	params["enable_seqscan"] = "off"
+	// Where there is no index, the plan counts as so dear that it would be compiled.
+	params["jit"] = "off"
 	if len(options.SearchPath) > 0 {
 		path := ""
 		for i, schema := range options.SearchPath {
