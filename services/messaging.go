@@ -23,6 +23,7 @@ import (
 	"github.com/marketplane/marketplane/services/internal/web"
 	"github.com/marketplane/marketplane/services/messaging"
 	"github.com/marketplane/marketplane/services/messaging/commit"
+	"github.com/marketplane/marketplane/services/messaging/door"
 	messagingapi "github.com/marketplane/marketplane/services/messaging/httpapi"
 	"github.com/marketplane/marketplane/services/messaging/hub"
 	"github.com/marketplane/marketplane/services/messaging/notify"
@@ -142,11 +143,14 @@ func addMessaging(p *platform, own messagingConfig) error {
 		return err
 	}
 	present := presence.New(store, peers, connections, p.log, p.registry)
-	options := wsapi.Options{AllowedOrigins: own.origins, ResumeTTL: messaging.ResumeTTL, Presence: present}
+	var addresses *door.Addresses
 	if len(own.trustedProxies) > 0 {
 		// Without their word, everyone behind a proxy is one address, and the limit
 		// would be one for the whole marketplace.
-		options.ConnectRate, options.TrustedProxies = connectRate, own.trustedProxies
+		addresses = door.NewAddresses(connectRate, own.trustedProxies)
+	}
+	options := wsapi.Options{
+		AllowedOrigins: own.origins, ResumeTTL: messaging.ResumeTTL, Addresses: addresses, Door: door.Options{Presence: present, Metrics: door.NewMetrics(p.registry)},
 	}
 	sockets := wsapi.NewServer(service, connections, liveSessions{p.sessions}, options, p.log, p.registry)
 
@@ -195,5 +199,5 @@ func addMessaging(p *platform, own messagingConfig) error {
 // liveSessions is what sockets ask about sessions.
 type liveSessions struct{ *sessions }
 
-// IsRevoked implements wsapi.Sessions.
+// IsRevoked implements door.Sessions.
 func (s liveSessions) IsRevoked(session uuid.UUID) bool { return s.revocations.IsRevoked(session) }

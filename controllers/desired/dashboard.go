@@ -110,7 +110,7 @@ var charts = []chart{
 		{`sum(rate(marketplane_messaging_connections_refused_total{{ours}}[$__rate_interval]))`, "refused"},
 	}},
 	{title: "Commands and events", unit: "ops", queries: []query{
-		{`sum by (op, result) (rate(marketplane_messaging_ws_commands_total{{ours}}[$__rate_interval]))`, "{{op}} {{result}}"},
+		{`sum by (op, result) (rate(marketplane_messaging_commands_total{{ours}}[$__rate_interval]))`, "{{op}} {{result}}"},
 		{`sum(rate(marketplane_messaging_events_delivered_total{{ours}}[$__rate_interval]))`, "events delivered"},
 	}},
 	{title: "Commits of messages", unit: "s", queries: []query{

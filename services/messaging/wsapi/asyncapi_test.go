@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/marketplane/marketplane/services/messaging/door"
 )
 
 // document is what of docs/asyncapi.yaml the code is compared with.
@@ -72,16 +74,11 @@ func TestAsyncAPIHasTheCommands(t *testing.T) {
 		got[schema.Properties["op"].Const] = s
 	}
 	want := map[string]shape{}
-	for op, f := range fields {
-		s := shape{Required: []string{fieldNames[fieldOp]}, Properties: []string{fieldNames[fieldOp]}}
-		for _, each := range f.required {
-			s.Required = append(s.Required, fieldNames[each])
-		}
-		for _, each := range slices.Concat(f.required, f.optional) {
-			s.Properties = append(s.Properties, fieldNames[each])
-		}
-		if !slices.Contains(f.required, fieldID) {
-			s.Properties = append(s.Properties, fieldNames[fieldID])
+	for _, op := range append(door.Ops(), door.OpAuth) {
+		required, optional := door.Fields(op)
+		s := shape{Required: append(required, "op"), Properties: slices.Concat(required, optional, []string{"op"})}
+		if !slices.Contains(required, "id") {
+			s.Properties = append(s.Properties, "id")
 		}
 		slices.Sort(s.Required)
 		slices.Sort(s.Properties)
@@ -126,7 +123,7 @@ var (
 func TestAsyncAPIHasTheErrors(t *testing.T) {
 	t.Parallel()
 	want := map[string]bool{"internal": true} // fault.From's
-	for _, dir := range []string{".", "..", "../commit", "../hub", "../store", "../../internal/identity", "../../internal/postgres"} {
+	for _, dir := range []string{".", "..", "../commit", "../door", "../hub", "../store", "../../internal/identity", "../../internal/postgres"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil {
 			t.Fatal(err)

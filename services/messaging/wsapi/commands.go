@@ -2,7 +2,6 @@ package wsapi
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"time"
 
@@ -10,6 +9,7 @@ import (
 	"github.com/marketplane/marketplane/services/internal/identity"
 	"github.com/marketplane/marketplane/services/internal/wsconn"
 	"github.com/marketplane/marketplane/services/messaging"
+	"github.com/marketplane/marketplane/services/messaging/door"
 )
 
 var (
@@ -17,30 +17,26 @@ var (
 	errOtherUser       = fault.New(fault.Forbidden, "other_user", "This socket is another user's. Open one of its own.")
 	errResumeLate      = fault.New(fault.Invalid, "cursor_not_wanted",
 		"A cursor is taken only by the first auth of a socket.").At("/cursor")
-	errEnded = fault.New(fault.Unauthenticated, "session_ended", "The session has ended. Log in again.")
 )
-
-// typingInterval is how often a client's typing in one conversation is told.
-const typingInterval = 2 * time.Second
 
 // execute executes one object, which was read at a time.
 func (c *conn) execute(line []byte, read time.Time) {
-	cmd, err := decode(line)
-	if errors.Is(err, errMalformed) {
+	cmd, err := door.Decode(line)
+	if errors.Is(err, door.ErrMalformed) {
 		c.end(CodeMalformed, "not a JSON object", false)
 		return
 	}
-	if wait := c.bucket.Take(c.server.options.Rate, read); wait > 0 {
-		err = messaging.ErrRateLimited.After(wait)
+	if tooFast := c.server.door.Take(&c.guest, read); tooFast != nil {
+		err = tooFast
 	}
 	principal := c.who()
-	if err == nil && cmd.op != opAuth && principal == (identity.Principal{}) {
+	if err == nil && cmd.Op != door.OpAuth && principal == (identity.Principal{}) {
 		err = errUnauthenticated
 	}
 	switch {
 	case err != nil:
-		c.refuse(cmd.id, cmd.op, err)
-	case cmd.op == opSend:
+		c.refuse(cmd.ID, cmd.Op, err)
+	case cmd.Op == door.OpSend:
 		c.send(cmd, principal, read)
 	default:
 		c.perform(cmd, principal)
@@ -54,45 +50,27 @@ func (c *conn) who() identity.Principal {
 }
 
 func (c *conn) refuse(id uint64, op string, err error) {
-	f := fault.From(err)
-	switch f.Kind {
-	case fault.Internal:
-		c.server.log.Error("command failed", "op", op, "user", c.who().UserID, "error", err)
-	case fault.Unavailable:
-		// The metric counts them. While the database is away, that is every
-		// command of every client.
-		c.server.log.Debug("command refused for now", "op", op, "error", err)
-	default:
-	}
-	if _, known := fields[op]; !known {
-		op = "unknown" // what clients make up must not become a label value
-	}
-	c.server.metrics.received.WithLabelValues(op, f.Code).Inc()
-	c.reply(reply{Re: id, Error: errorOf(f)})
+	c.reply(reply{Re: id, Error: c.server.door.Refused(op, c.who().UserID, err)})
 }
 
 // succeed answers a command that wants an answer.
-func (c *conn) succeed(cmd command, ok any) {
-	c.server.metrics.taken[cmd.op].Inc()
-	if cmd.id != 0 {
-		c.reply(reply{Re: cmd.id, OK: ok})
+func (c *conn) succeed(cmd door.Command, ok any) {
+	c.server.door.Succeeded(cmd.Op)
+	if cmd.ID != 0 {
+		c.reply(reply{Re: cmd.ID, OK: ok})
 	}
 }
 
 // send has a message written. The answer comes when it is.
-func (c *conn) send(cmd command, principal identity.Principal, read time.Time) {
+func (c *conn) send(cmd door.Command, principal identity.Principal, read time.Time) {
 	c.beginSend()
-	id := cmd.id
-	c.server.service.Enqueue(messaging.Draft{
-		ConversationID: cmd.conversation, SenderID: principal.UserID, ClientID: cmd.clientID, Body: cmd.body,
-	}, func(sent messaging.Sent, err error) {
+	id := cmd.ID
+	c.server.door.Send(principal.UserID, cmd, read, func(sent messaging.Sent, err error) {
 		if err != nil {
-			c.refuse(id, opSend, err)
+			c.refuse(id, door.OpSend, err)
 		} else {
 			var scratch [128]byte
 			c.queued(c.ws.Join(wsconn.Now, appendSent(scratch[:0], id, sent)))
-			c.server.metrics.taken[opSend].Inc()
-			c.server.metrics.ack.Observe(c.server.now().Sub(read).Seconds())
 		}
 		c.endSend()
 	})
@@ -100,84 +78,26 @@ func (c *conn) send(cmd command, principal identity.Principal, read time.Time) {
 
 // perform executes a command that waits for others than the client, which has
 // its answers to earlier ones meanwhile.
-func (c *conn) perform(cmd command, principal identity.Principal) {
+func (c *conn) perform(cmd door.Command, principal identity.Principal) {
 	c.ws.Uncork()
-	ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), door.CommandTimeout)
 	defer cancel()
 	var err error
-	switch cmd.op {
-	case opAuth:
+	if cmd.Op == door.OpAuth {
 		err = c.auth(ctx, cmd)
-	case opRead:
-		if err = c.server.service.Read(ctx, principal.UserID, cmd.conversation, cmd.seq); err == nil {
-			c.succeed(cmd, done{})
-		}
-	case opTyping:
-		if err = c.typing(ctx, cmd, principal); err == nil {
-			c.succeed(cmd, done{})
-		}
-	case opHistory:
-		err = c.history(ctx, cmd, principal)
-	case opPresence:
-		if err = c.announce(cmd, principal); err == nil {
-			c.succeed(cmd, done{})
+	} else {
+		var answer any
+		if answer, err = c.server.door.Perform(ctx, &c.guest, principal.UserID, cmd); err == nil {
+			c.succeed(cmd, answer)
 		}
 	}
 	if err != nil {
-		c.refuse(cmd.id, cmd.op, err)
+		c.refuse(cmd.ID, cmd.Op, err)
 	}
 }
 
-func (c *conn) typing(ctx context.Context, cmd command, principal identity.Principal) error {
-	now := c.server.now()
-	if c.typedIn == cmd.conversation && now.Sub(c.typedAt) < typingInterval {
-		return nil
-	}
-	if err := c.server.service.Typing(ctx, principal.UserID, cmd.conversation); err != nil {
-		return err // nothing was told: the next one is not held back, and gets the same answer
-	}
-	c.typedIn, c.typedAt = cmd.conversation, now
-	return nil
-}
-
-// announce says whether the user is there, on this connection.
-func (c *conn) announce(cmd command, principal identity.Principal) error {
-	if c.server.options.Presence == nil {
-		return errUnknownOp
-	}
-	if c.place == nil {
-		c.place = c.server.options.Presence.Join(principal.UserID)
-	}
-	c.place.Announce(cmd.status)
-	return nil
-}
-
-// historyBytes bounds a page of history, unless one message is larger: it must
-// leave room for what else waits for the client.
-const historyBytes = 64 << 10
-
-func (c *conn) history(ctx context.Context, cmd command, principal identity.Principal) error {
-	found, err := c.server.service.History(ctx, principal.UserID, cmd.conversation,
-		messaging.HistoryQuery{Before: cmd.before, Limit: cmd.limit})
-	if err != nil {
-		return err
-	}
-	p := page{Messages: make([]json.RawMessage, 0, len(found.Messages)), NextBefore: found.NextBefore}
-	size := 0
-	for i, m := range found.Messages {
-		message := messaging.MessagePayload(m)
-		if size += len(message); size > historyBytes && i > 0 {
-			p.NextBefore = found.Messages[i-1].Seq
-			break
-		}
-		p.Messages = append(p.Messages, message)
-	}
-	c.succeed(cmd, p)
-	return nil
-}
-
-func (c *conn) auth(ctx context.Context, cmd command) error {
-	principal, err := c.server.sessions.Verify(ctx, cmd.token)
+func (c *conn) auth(ctx context.Context, cmd door.Command) error {
+	principal, err := c.server.sessions.Verify(ctx, cmd.Token)
 	if err != nil {
 		return err
 	}
@@ -185,9 +105,9 @@ func (c *conn) auth(ctx context.Context, cmd command) error {
 		return c.renew(cmd, before, principal)
 	}
 	var from *int64
-	if cmd.cursor != nil {
+	if cmd.Cursor != nil {
 		// What is no cursor of this user's is answered like one that is too old.
-		offset, ok := messaging.DecodeCursor(principal.UserID, *cmd.cursor)
+		offset, ok := messaging.DecodeCursor(principal.UserID, *cmd.Cursor)
 		if !ok {
 			offset = -1
 		}
@@ -216,16 +136,16 @@ func (c *conn) auth(ctx context.Context, cmd command) error {
 func (c *conn) checkSession(principal identity.Principal) {
 	if c.server.sessions.IsRevoked(principal.SessionID) {
 		c.SessionEnded(messaging.SessionEndedPayload(principal.SessionID))
-		c.end(CodeSessionEnded, errEnded.Code, false)
+		c.end(CodeSessionEnded, door.ErrSessionEnded.Code, false)
 	}
 }
 
 // renew takes a new token on a live socket.
-func (c *conn) renew(cmd command, before, after identity.Principal) error {
+func (c *conn) renew(cmd door.Command, before, after identity.Principal) error {
 	if after.UserID != before.UserID {
 		return errOtherUser
 	}
-	if cmd.cursor != nil {
+	if cmd.Cursor != nil {
 		return errResumeLate
 	}
 	if after.SessionID != before.SessionID {

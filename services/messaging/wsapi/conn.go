@@ -9,19 +9,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/marketplane/marketplane/services/internal/identity"
 	"github.com/marketplane/marketplane/services/internal/wheel"
 	"github.com/marketplane/marketplane/services/internal/wsconn"
 	"github.com/marketplane/marketplane/services/messaging"
+	"github.com/marketplane/marketplane/services/messaging/door"
 	"github.com/marketplane/marketplane/services/messaging/hub"
-	"github.com/marketplane/marketplane/services/messaging/presence"
 )
-
-// maxSends is how many sends of one connection may wait for their commit before
-// no further frame is read.
-const maxSends = 64
 
 // conn is one connection: a wsconn.Handler and a hub.Wire. Commands are executed
 // one after the other, in the order in which they arrive; a send is answered
@@ -44,11 +38,7 @@ type conn struct {
 	reason    string
 	principal identity.Principal // zero until authenticated
 
-	// Used while a command is executed:
-	bucket  messaging.Bucket
-	typedIn uuid.UUID // where typing was last told of, and when
-	typedAt time.Time
-	place   *presence.Place // nil before the first announcement
+	guest door.Guest // used while a command is executed
 }
 
 func newConn(s *Server) *conn {
@@ -92,7 +82,7 @@ func (c *conn) Message(kind wsconn.Kind, frame []byte) (pause <-chan struct{}) {
 	defer c.mu.Unlock()
 	c.executing = false
 	c.closeIfDone()
-	if c.sends >= maxSends {
+	if c.sends >= door.MaxSends {
 		c.pause = make(chan struct{})
 		return c.pause
 	}
@@ -101,7 +91,7 @@ func (c *conn) Message(kind wsconn.Kind, frame []byte) (pause <-chan struct{}) {
 
 func (c *conn) executeAll(frame []byte) {
 	read := c.server.now()
-	objects, ok := lines(frame)
+	objects, ok := door.Lines(frame)
 	if !ok {
 		c.end(CodeMalformed, "not UTF-8", false)
 		return
@@ -124,9 +114,7 @@ func (c *conn) Closed(closure wsconn.Closure) {
 	c.mu.Unlock()
 	c.server.wheel.Cancel(&c.timer)
 	c.link.Leave()
-	if c.place != nil {
-		c.place.Leave()
-	}
+	c.guest.Leave()
 	if closure.Err != nil {
 		c.server.log.Debug("connection not closed in order", "user", c.who().UserID, "error", closure.Err)
 	}
@@ -211,7 +199,7 @@ func (c *conn) endSend() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sends--
-	if c.pause != nil && c.sends <= maxSends/2 {
+	if c.pause != nil && c.sends <= door.MaxSends/2 {
 		close(c.pause)
 		c.pause = nil
 	}

@@ -5,12 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/google/uuid"
 
-	"github.com/marketplane/marketplane/services/internal/fault"
 	"github.com/marketplane/marketplane/services/messaging"
+	"github.com/marketplane/marketplane/services/messaging/door"
 )
 
 // What the server sends. Every object ends with a newline. What is sent once a
@@ -25,17 +24,9 @@ type hello struct {
 }
 
 type reply struct {
-	Re    uint64     `json:"re,omitempty"`
-	OK    any        `json:"ok,omitempty"`
-	Error *wireError `json:"error,omitempty"`
-}
-
-type wireError struct {
-	Code      string `json:"code"`
-	Message   string `json:"message"`
-	Pointer   string `json:"pointer,omitempty"`
-	Temporary bool   `json:"temporary"`
-	RetryMS   int64  `json:"retry_ms,omitempty"`
+	Re    uint64        `json:"re,omitempty"`
+	OK    any           `json:"ok,omitempty"`
+	Error *door.Problem `json:"error,omitempty"`
 }
 
 type authenticated struct {
@@ -46,26 +37,10 @@ type authenticated struct {
 	Recovered *bool  `json:"recovered,omitempty"`
 }
 
-type page struct {
-	Messages []json.RawMessage `json:"messages"`
-	// NextBefore is the before of the next part; absent in the last one.
-	NextBefore int64 `json:"next_before,omitempty"`
-}
-
-type done struct{}
-
 type reconnect struct {
 	Op         string `json:"op"`
 	AfterMS    int64  `json:"after_ms"`
 	DeadlineMS int64  `json:"deadline_ms"`
-}
-
-func errorOf(f *fault.Error) *wireError {
-	return &wireError{
-		Code: f.Code, Message: f.Message, Pointer: f.Pointer,
-		Temporary: f.Kind == fault.Unavailable || f.Kind == fault.TooMany,
-		RetryMS:   (f.RetryAfter + time.Millisecond - 1).Milliseconds(),
-	}
 }
 
 func encode(object any) ([]byte, error) {

@@ -2,16 +2,15 @@ package wsapi
 
 import (
 	"encoding/json"
-	"errors"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"github.com/marketplane/marketplane/services/internal/fault"
 	"github.com/marketplane/marketplane/services/messaging"
 )
+
+const someID = "01890a5d-ac96-774b-bcce-b302099a8057"
 
 func TestEncodeEvent(t *testing.T) {
 	t.Parallel()
@@ -39,27 +38,6 @@ func TestEncodeEvent(t *testing.T) {
 			}
 			if !json.Valid([]byte(got)) {
 				t.Errorf("%s is not JSON", got)
-			}
-		})
-	}
-}
-
-func TestErrorsOnTheWire(t *testing.T) {
-	t.Parallel()
-	tests := map[string]struct {
-		fault *fault.Error
-		want  wireError
-	}{
-		"for good": {fault.New(fault.Invalid, "c", "m").At("/seq"), wireError{Code: "c", Message: "m", Pointer: "/seq"}},
-		"for now":  {fault.New(fault.Unavailable, "c", "m").After(time.Second), wireError{Code: "c", Message: "m", Temporary: true, RetryMS: 1000}},
-		"too fast": {fault.New(fault.TooMany, "c", "m").After(time.Microsecond), wireError{Code: "c", Message: "m", Temporary: true, RetryMS: 1}},
-		"ours":     {fault.From(errors.New("secret")), wireError{Code: "internal", Message: fault.From(errors.New("")).Message}},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			if diff := cmp.Diff(tt.want, *errorOf(tt.fault)); diff != "" {
-				t.Error(diff)
 			}
 		})
 	}

@@ -31,6 +31,7 @@ import (
 	"github.com/marketplane/marketplane/services/internal/web"
 	"github.com/marketplane/marketplane/services/messaging"
 	"github.com/marketplane/marketplane/services/messaging/commit"
+	"github.com/marketplane/marketplane/services/messaging/door"
 	"github.com/marketplane/marketplane/services/messaging/hub"
 	"github.com/marketplane/marketplane/services/messaging/presence"
 	"github.com/marketplane/marketplane/services/messaging/store"
@@ -169,8 +170,8 @@ func (w *world) newPod(options podOptions) *pod {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if options.socket.Rate == (messaging.Rate{}) {
-		options.socket.Rate = fast
+	if options.socket.Door.Rate == (messaging.Rate{}) {
+		options.socket.Door.Rate = fast
 	}
 	registry := prometheus.NewRegistry()
 	p.metrics = registry
@@ -187,7 +188,7 @@ func (w *world) newPod(options podOptions) *pod {
 		w.t.Fatal(err)
 	}
 	p.tracker = presence.New(own, peers, p.hub, log, registry)
-	options.socket.Presence = p.tracker
+	options.socket.Door.Presence, options.socket.Door.Metrics = p.tracker, door.NewMetrics(registry)
 	p.sockets = wsapi.NewServer(service, p.hub, testSessions{w.tokens, w.tokens.Revocations, options.endsMeanwhile}, options.socket, log, registry)
 	if err := errors.Join(p.tracker.Start(w.t.Context()), p.hub.Start(w.t.Context()), p.queue.Start(w.t.Context()), p.sockets.Start(w.t.Context())); err != nil {
 		w.t.Fatal(err)

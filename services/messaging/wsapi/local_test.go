@@ -22,6 +22,7 @@ import (
 	"github.com/marketplane/marketplane/services/internal/identity"
 	"github.com/marketplane/marketplane/services/internal/testkit"
 	"github.com/marketplane/marketplane/services/messaging"
+	"github.com/marketplane/marketplane/services/messaging/door"
 	"github.com/marketplane/marketplane/services/messaging/hub"
 	"github.com/marketplane/marketplane/services/messaging/wsapi"
 )
@@ -52,9 +53,10 @@ func newLocal(t *testing.T, options wsapi.Options) *local {
 	l := &local{t: t, changed: make(chan struct{})}
 	log, registry := testkit.Logger(t), prometheus.NewRegistry()
 	l.hub = hub.New(emptyStreams{}, noBus{}, hub.Options{}, log, registry)
-	if options.Rate == (messaging.Rate{}) {
-		options.Rate = fast
+	if options.Door.Rate == (messaging.Rate{}) {
+		options.Door.Rate = fast
 	}
+	options.Door.Metrics = door.NewMetrics(registry)
 	service := messaging.NewService(l, l, l.hub, fast, time.Now)
 	l.sockets = wsapi.NewServer(service, l.hub, believer{}, options, log, registry)
 	if err := errors.Join(l.hub.Start(t.Context()), l.sockets.Start(t.Context())); err != nil {
@@ -327,7 +329,7 @@ func TestHistory(t *testing.T) {
 func TestConnectsAreBoundedByAddress(t *testing.T) {
 	t.Parallel()
 	l := newLocal(t, wsapi.Options{
-		ConnectRate: messaging.Rate{PerSecond: 0.001, Burst: 2}, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		Addresses: door.NewAddresses(messaging.Rate{PerSecond: 0.001, Burst: 2}, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}),
 	})
 	from := func(address string) (status int, retryAfter string) {
 		r := testkit.Upgrade(t, l.server.URL, wsapi.Subprotocol)

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/marketplane/marketplane/services/messaging"
+	"github.com/marketplane/marketplane/services/messaging/door"
 	"github.com/marketplane/marketplane/services/messaging/hub"
 	"github.com/marketplane/marketplane/services/messaging/wsapi"
 )
@@ -174,7 +175,7 @@ func waitUntil(t testing.TB, what string, f func() bool) {
 func TestACommandRateIsKept(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	pod := w.newPod(podOptions{socket: wsapi.Options{Rate: messaging.Rate{PerSecond: 0.001, Burst: 3}}})
+	pod := w.newPod(podOptions{socket: wsapi.Options{Door: door.Options{Rate: messaging.Rate{PerSecond: 0.001, Burst: 3}}}})
 	p := w.open()
 	c := pod.connect(t, p.client, "")
 	c.send(p, "one")

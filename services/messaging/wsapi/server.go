@@ -8,21 +8,18 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/marketplane/marketplane/api/contract"
-	"github.com/marketplane/marketplane/services/internal/clientaddr"
 	"github.com/marketplane/marketplane/services/internal/fault"
 	"github.com/marketplane/marketplane/services/internal/web"
 	"github.com/marketplane/marketplane/services/internal/wheel"
 	"github.com/marketplane/marketplane/services/internal/wsconn"
 	"github.com/marketplane/marketplane/services/messaging"
+	"github.com/marketplane/marketplane/services/messaging/door"
 	"github.com/marketplane/marketplane/services/messaging/hub"
-	"github.com/marketplane/marketplane/services/messaging/presence"
 )
 
 // Path is where the protocol is served, and Subprotocol its name.
@@ -45,16 +42,10 @@ type Options struct {
 	PingInterval, PingTimeout time.Duration
 	// MaxQueued is how many bytes may wait for a client: see wsconn.Options.
 	MaxQueued int
-	// Presence tells of those who announce themselves. Without it there is no
-	// such op.
-	Presence *presence.Tracker
-	// Rate is how many commands a connection may send: 20 a second, 60 at once.
-	Rate messaging.Rate
-	// ConnectRate is how many connections a client's address may open; zero: any
-	// number. TrustedProxies are believed about addresses: without those that
-	// stand before the server, all clients are one.
-	ConnectRate    messaging.Rate
-	TrustedProxies []netip.Prefix
+	// Addresses bounds how many connections a client's address opens.
+	Addresses *door.Addresses
+	// Door is what clients' commands are bounded by.
+	Door door.Options
 }
 
 func (o Options) withDefaults() Options {
@@ -67,58 +58,43 @@ func (o Options) withDefaults() Options {
 	if o.PingTimeout == 0 {
 		o.PingTimeout = 20 * time.Second
 	}
-	if o.Rate == (messaging.Rate{}) {
-		o.Rate = messaging.Rate{PerSecond: 20, Burst: 60}
-	}
+	o.Door.Protocol = "native"
 	return o
 }
 
 const (
 	// maxPayload bounds a frame of the client's.
 	maxPayload = 64 << 10
-	// commandTimeout bounds one command. It is above what a commit may take.
-	commandTimeout = 10 * time.Second
 	// closeTimeout is how long a client may take to answer a close frame, and
 	// endTimeout bounds the end of a connection as a whole: the commands that were
 	// taken, what waits to be written, and the close.
 	closeTimeout = 5 * time.Second
-	endTimeout   = commandTimeout + 2*closeTimeout
+	endTimeout   = door.CommandTimeout + 2*closeTimeout
 )
-
-// Sessions verifies tokens, and knows which sessions have ended.
-type Sessions interface {
-	web.Verifier
-	IsRevoked(session uuid.UUID) bool
-}
 
 // Server serves the protocol. Start it before it serves.
 type Server struct {
-	service   *messaging.Service
-	hub       *hub.Hub
-	sessions  Sessions
-	options   Options
-	log       *slog.Logger
-	metrics   metrics
-	now       func() time.Time
-	wheel     *wheel.Wheel
-	sockets   *wsconn.Group
-	addresses *messaging.Limiter[string] // nil: no limit
+	door     *door.Door
+	hub      *hub.Hub
+	sessions door.Sessions
+	options  Options
+	log      *slog.Logger
+	metrics  metrics
+	now      func() time.Time
+	wheel    *wheel.Wheel
+	sockets  *wsconn.Group
 }
 
 // NewServer makes a server.
-func NewServer(service *messaging.Service, h *hub.Hub, sessions Sessions, options Options, log *slog.Logger, registry prometheus.Registerer) *Server {
+func NewServer(service *messaging.Service, h *hub.Hub, sessions door.Sessions, options Options, log *slog.Logger, registry prometheus.Registerer) *Server {
 	options = options.withDefaults()
 	sockets := wsconn.NewGroup(wsconn.Options{
 		MaxMessage: maxPayload, MaxQueued: options.MaxQueued, CloseTimeout: closeTimeout,
 	})
-	s := &Server{
-		service: service, hub: h, sessions: sessions, options: options, log: log,
+	return &Server{
+		door: door.New(service, options.Door, log), hub: h, sessions: sessions, options: options, log: log,
 		metrics: newMetrics(registry, sockets), now: time.Now, wheel: wheel.New(wheel.DefaultTick, time.Now), sockets: sockets,
 	}
-	if options.ConnectRate != (messaging.Rate{}) {
-		s.addresses = messaging.NewLimiter[string](options.ConnectRate, time.Now)
-	}
-	return s
 }
 
 // Start begins to watch over deadlines.
@@ -136,8 +112,6 @@ var (
 		"This path speaks WebSocket (RFC 6455) only.")
 	errSubprotocol = fault.New(fault.Malformed, "subprotocol_required",
 		"Offer the WebSocket subprotocol "+Subprotocol+".")
-	errConnects = fault.New(fault.TooMany, "too_many_connects",
-		"Too many connections come from your address. Slow down.")
 	errOrigin = fault.New(fault.Forbidden, "origin_not_allowed",
 		"Pages of this origin may not open sockets here; the operator of the marketplace allows origins.")
 )
@@ -179,10 +153,5 @@ func (s *Server) check(r *http.Request) error {
 	case !wsconn.Offers(r, Subprotocol):
 		return errSubprotocol
 	}
-	if s.addresses != nil {
-		if wait := s.addresses.Take(clientaddr.Of(r, s.options.TrustedProxies)); wait > 0 {
-			return errConnects.After(wait)
-		}
-	}
-	return nil
+	return s.options.Addresses.Take(r)
 }

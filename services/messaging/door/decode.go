@@ -1,4 +1,4 @@
-package wsapi
+package door
 
 import (
 	"bytes"
@@ -16,12 +16,12 @@ import (
 
 // The operations of a client.
 const (
-	opAuth     = "auth"
-	opSend     = "send"
-	opRead     = "read"
-	opTyping   = "typing"
-	opPresence = "presence"
-	opHistory  = "history"
+	OpAuth     = "auth"
+	OpSend     = "send"
+	OpRead     = "read"
+	OpTyping   = "typing"
+	OpPresence = "presence"
+	OpHistory  = "history"
 )
 
 // field is one that an op may have.
@@ -50,12 +50,12 @@ var fieldNames = [fieldCount]string{
 
 // fields names what each op must and may have, beside op and id.
 var fields = map[string]struct{ required, optional []field }{
-	opAuth:     {required: []field{fieldID, fieldToken}, optional: []field{fieldCursor}},
-	opSend:     {required: []field{fieldID, fieldConversation, fieldClientID, fieldBody}},
-	opRead:     {required: []field{fieldConversation, fieldSeq}},
-	opTyping:   {required: []field{fieldConversation}},
-	opPresence: {required: []field{fieldStatus}},
-	opHistory:  {required: []field{fieldID, fieldConversation}, optional: []field{fieldBefore, fieldLimit}},
+	OpAuth:     {required: []field{fieldID, fieldToken}, optional: []field{fieldCursor}},
+	OpSend:     {required: []field{fieldID, fieldConversation, fieldClientID, fieldBody}},
+	OpRead:     {required: []field{fieldConversation, fieldSeq}},
+	OpTyping:   {required: []field{fieldConversation}},
+	OpPresence: {required: []field{fieldStatus}},
+	OpHistory:  {required: []field{fieldID, fieldConversation}, optional: []field{fieldBefore, fieldLimit}},
 }
 
 const (
@@ -67,25 +67,27 @@ const (
 	maxHistory     = 100
 )
 
-// command is one that was decoded. Fields that its op does not have are zero.
-type command struct {
-	id uint64 // 0: no reply is wanted
-	op string
+// Command is one that was decoded. Fields that its op does not have are zero.
+type Command struct {
+	// ID is 0 where no reply is wanted.
+	ID uint64
+	Op string
 
-	token  string
-	cursor *string
+	Token  string
+	Cursor *string
 
-	conversation uuid.UUID
-	clientID     uuid.UUID
-	body         json.RawMessage // part of the frame: whoever keeps it copies it
-	seq          int64
-	before       int64
-	limit        int
-	status       presence.Status
+	Conversation uuid.UUID
+	ClientID     uuid.UUID
+	// Body is part of what was decoded: whoever keeps it copies it.
+	Body   json.RawMessage
+	Seq    int64
+	Before int64
+	Limit  int
+	Status presence.Status
 }
 
-// errMalformed ends a connection: what follows can't be trusted to be in step.
-var errMalformed = errors.New("not a JSON object")
+// ErrMalformed ends a connection: what follows can't be trusted to be in step.
+var ErrMalformed = errors.New("not a JSON object")
 
 var (
 	errUnknownOp    = fault.New(fault.Invalid, "unknown_op", "There is no such op.").At("/op")
@@ -107,45 +109,76 @@ type values struct {
 	unknown bool // there are others, too
 }
 
-// decode reads one object strictly. A fault concerns the one command, whose id
-// is set if it could be read; errMalformed concerns the connection.
-func decode(line []byte) (command, error) {
-	line = bytes.TrimLeft(line, " \t\r\n")
-	if len(line) == 0 || line[0] != '{' || !json.Valid(line) {
-		return command{}, errMalformed
+// Decode reads one object strictly, with its op and its id in it. A fault concerns
+// the one command, whose ID is set if it could be read; ErrMalformed concerns the
+// connection.
+func Decode(object []byte) (Command, error) {
+	v, err := valuesOf(object)
+	if err != nil {
+		return Command{}, err
 	}
-	var v values
-	for name, value := range members(line) {
-		v.set(name, value)
-	}
-	var c command
+	var c Command
 	if err := v.once(fieldID); err != nil {
-		return command{}, err
+		return Command{}, err
 	}
 	if raw := v.of[fieldID]; raw != nil {
 		id, err := strconv.ParseUint(string(raw), 10, 64)
 		if err != nil || id == 0 || id > maxID {
-			return command{}, errID
+			return Command{}, errID
 		}
-		c.id = id
+		c.ID = id
 	}
 	if err := v.once(fieldOp); err != nil {
 		return c, err
 	}
-	if err := decodeString(v.of[fieldOp], &c.op); err != nil || c.op == "" {
-		c.op = ""
+	if err := decodeString(v.of[fieldOp], &c.Op); err != nil || c.Op == "" {
+		c.Op = ""
 		return c, errNoOp
 	}
-	allowed, ok := fields[c.op]
-	if !ok {
-		return c, errUnknownOp
+	err = c.fillAll(v, 1<<fieldOp|1<<fieldID)
+	return c, err
+}
+
+// DecodeFields reads an op's fields strictly, where the protocol says by itself
+// which op it is and what it answers.
+func DecodeFields(op string, object []byte) (Command, error) {
+	c := Command{Op: op}
+	v, err := valuesOf(object)
+	if err != nil {
+		return c, err
 	}
-	known := 1<<fieldOp | 1<<fieldID
+	err = c.fillAll(v, 0)
+	return c, err
+}
+
+func valuesOf(object []byte) (v *values, err error) {
+	object = bytes.TrimLeft(object, " \t\r\n")
+	if len(object) == 0 || object[0] != '{' || !json.Valid(object) {
+		return nil, ErrMalformed
+	}
+	v = &values{}
+	for name, value := range members(object) {
+		v.set(name, value)
+	}
+	return v, nil
+}
+
+// fillAll decodes the fields of a command's op. The protocol's own are known
+// already, a bit for each.
+func (c *Command) fillAll(v *values, own int) error {
+	allowed, ok := fields[c.Op]
+	if !ok {
+		return errUnknownOp
+	}
+	known := own
 	for _, f := range allowed.required {
+		if f == fieldID && own == 0 {
+			continue
+		}
 		known |= 1 << f
 		if v.of[f] == nil {
 			name := fieldNames[f]
-			return c, fault.New(fault.Invalid, "missing_field", "This op needs the field "+name+".").At("/" + name)
+			return fault.New(fault.Invalid, "missing_field", "This op needs the field "+name+".").At("/" + name)
 		}
 	}
 	for _, f := range allowed.optional {
@@ -155,23 +188,23 @@ func decode(line []byte) (command, error) {
 		v.unknown = v.unknown || v.of[f] != nil && known&(1<<f) == 0
 	}
 	if v.unknown {
-		return c, errUnknownField
+		return errUnknownField
 	}
 	for f := range fieldCount {
 		if v.of[f] == nil {
 			continue
 		}
 		if err := v.once(f); err != nil {
-			return c, err
+			return err
 		}
 		if err := c.fill(f, v.of[f]); err != nil {
-			return c, err
+			return err
 		}
 	}
-	if c.op == opHistory && v.of[fieldLimit] == nil {
-		c.limit = defaultHistory
+	if c.Op == OpHistory && v.of[fieldLimit] == nil {
+		c.Limit = defaultHistory
 	}
-	return c, nil
+	return nil
 }
 
 // set notes a member.
@@ -199,48 +232,48 @@ func (v *values) once(f field) error {
 }
 
 // fill decodes a field's value.
-func (c *command) fill(f field, value []byte) error {
+func (c *Command) fill(f field, value []byte) error {
 	switch f {
 	case fieldToken:
-		if decodeString(value, &c.token) != nil {
+		if decodeString(value, &c.Token) != nil {
 			return errToken
 		}
 	case fieldCursor:
-		c.cursor = new(string)
-		if decodeString(value, c.cursor) != nil {
+		c.Cursor = new(string)
+		if decodeString(value, c.Cursor) != nil {
 			return errCursor
 		}
 	case fieldConversation:
-		return decodeUUID(f, value, &c.conversation)
+		return decodeUUID(f, value, &c.Conversation)
 	case fieldClientID:
-		return decodeUUID(f, value, &c.clientID)
+		return decodeUUID(f, value, &c.ClientID)
 	case fieldBody:
-		c.body = value
+		c.Body = value
 	case fieldSeq:
 		n, err := strconv.ParseInt(string(value), 10, 64)
 		if err != nil {
 			return errSeq
 		}
-		c.seq = n
+		c.Seq = n
 	case fieldBefore:
 		n, err := strconv.ParseInt(string(value), 10, 64)
 		if err != nil || n < 0 {
 			return errBefore
 		}
-		c.before = n
+		c.Before = n
 	case fieldLimit:
 		n, err := strconv.Atoi(string(value))
 		if err != nil || n < 1 || n > maxHistory {
 			return errLimit
 		}
-		c.limit = n
+		c.Limit = n
 	case fieldStatus:
 		var text string
 		if decodeString(value, &text) != nil {
 			return errStatus
 		}
 		var ok bool
-		if c.status, ok = presence.ParseAnnounced(text); !ok {
+		if c.Status, ok = presence.ParseAnnounced(text); !ok {
 			return errStatus
 		}
 	default: // op and id, which are decoded first
@@ -344,8 +377,8 @@ func value(b []byte) []byte {
 	}
 }
 
-// lines are a frame's objects; ok is false if it is not UTF-8.
-func lines(frame []byte) (out iter.Seq[[]byte], ok bool) {
+// Lines are a frame's objects; ok is false if it is not UTF-8.
+func Lines(frame []byte) (out iter.Seq[[]byte], ok bool) {
 	return func(yield func([]byte) bool) {
 		for line := range bytes.SplitSeq(frame, []byte{'\n'}) {
 			if line = bytes.TrimSpace(line); len(line) > 0 && !yield(line) {
@@ -353,4 +386,20 @@ func lines(frame []byte) (out iter.Seq[[]byte], ok bool) {
 			}
 		}
 	}, utf8.Valid(frame)
+}
+
+// Ops are the operations of a client that is let in.
+func Ops() []string {
+	return []string{OpSend, OpRead, OpTyping, OpPresence, OpHistory}
+}
+
+// Fields are the names of the fields that an op must and may have.
+func Fields(op string) (required, optional []string) {
+	for _, f := range fields[op].required {
+		required = append(required, fieldNames[f])
+	}
+	for _, f := range fields[op].optional {
+		optional = append(optional, fieldNames[f])
+	}
+	return required, optional
 }
