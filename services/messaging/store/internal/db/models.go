@@ -73,6 +73,11 @@ type Notifier struct {
 	LateSeq          int64
 }
 
+type SealingKey struct {
+	One bool
+	Key []byte
+}
+
 type Stream struct {
 	UserID uuid.UUID
 	Head   int64
