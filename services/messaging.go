@@ -28,6 +28,8 @@ import (
 	"github.com/marketplane/marketplane/services/messaging/hub"
 	"github.com/marketplane/marketplane/services/messaging/notify"
 	"github.com/marketplane/marketplane/services/messaging/presence"
+	"github.com/marketplane/marketplane/services/messaging/seal"
+	"github.com/marketplane/marketplane/services/messaging/sioapi"
 	messagingstore "github.com/marketplane/marketplane/services/messaging/store"
 	"github.com/marketplane/marketplane/services/messaging/webhook"
 	"github.com/marketplane/marketplane/services/messaging/wsapi"
@@ -153,9 +155,19 @@ func addMessaging(p *platform, own messagingConfig) error {
 		AllowedOrigins: own.origins, ResumeTTL: messaging.ResumeTTL, Addresses: addresses, Door: door.Options{Presence: present, Metrics: door.NewMetrics(p.registry)},
 	}
 	sockets := wsapi.NewServer(service, connections, liveSessions{p.sessions}, options, p.log, p.registry)
+	stock := &socketIO{log: p.log, key: store.SealingKey, make: func(key []byte) (*sioapi.Server, error) {
+		places, err := seal.New(key, "socket.io recovery")
+		if err != nil {
+			return nil, err
+		}
+		return sioapi.NewServer(service, connections, liveSessions{p.sessions}, sioapi.Options{
+			AllowedOrigins: own.origins, Addresses: addresses, Places: places, Door: options.Door,
+		}, p.log, p.registry), nil
+	}}
 
 	messagingapi.Register(web.NewAPI(p.router, "Marketplane messaging", p.log, p.sessions), service, keeper)
 	p.router.Get(wsapi.Path, sockets.ServeHTTP)
+	p.public.Handle(sioapi.Path+"*", stock)
 	p.internal.HandleFunc("GET "+contract.PathLoad, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(connections.Load()) // the scraper is gone if this fails
@@ -185,10 +197,10 @@ func addMessaging(p *platform, own messagingConfig) error {
 	p.group.Add(lifecycle.Part{
 		Name: "connections",
 		Start: func(ctx context.Context) error {
-			return errors.Join(connections.Start(ctx), sockets.Start(ctx))
+			return errors.Join(connections.Start(ctx), sockets.Start(ctx), stock.Start(ctx))
 		},
 		Stop: func(ctx context.Context) error {
-			return errors.Join(connections.Stop(ctx), sockets.Stop(ctx))
+			return errors.Join(connections.Stop(ctx), sockets.Stop(ctx), stock.Stop(ctx))
 		},
 	})
 	return p.consume(&eventlog.Consumer{

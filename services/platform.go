@@ -108,7 +108,9 @@ type process struct {
 	registry *prometheus.Registry
 	group    *lifecycle.Group
 	health   *lifecycle.Health
-	// router is the public port's, internal the internal one's.
+	// public is the public port's router: it has what does without logs and metrics of
+	// each request, and router, which has the rest. internal is the internal port's.
+	public   chi.Router
 	router   chi.Router
 	internal *http.ServeMux
 	// stopHooks are called when the process is told to stop, before the drain's
@@ -144,13 +146,16 @@ func newProcess(in invocation, config processConfig, name string) (*process, err
 	}
 	log = log.With("service", name, "instance", config.instance)
 	registry, health := telemetry.NewRegistry(), &lifecycle.Health{}
+	router, public := web.NewRouter(web.Options{Log: log, Registry: registry, Instance: config.instance}), chi.NewRouter()
+	public.Mount("/", router)
 	return &process{
 		config:   config,
 		log:      log,
 		registry: registry,
 		group:    lifecycle.NewGroup(log, config.drain.GracePeriod()),
 		health:   health,
-		router:   web.NewRouter(web.Options{Log: log, Registry: registry, Instance: config.instance}),
+		public:   public,
+		router:   router,
 		internal: health.InternalMux(registry),
 	}, nil
 }
@@ -167,7 +172,7 @@ func (p *process) serveInternal() {
 // longer ready.
 func (p *process) servePublic() *lifecycle.Server {
 	server := &lifecycle.Server{
-		Name: "public", Address: p.config.listen, Handler: p.router, Log: p.log,
+		Name: "public", Address: p.config.listen, Handler: p.public, Log: p.log,
 		Floor:    p.config.drain.Floor,
 		Stopping: p.stopHooks.run,
 		Closed:   func() { p.health.SetReady(false) },

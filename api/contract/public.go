@@ -2,8 +2,12 @@ package contract
 
 import "time"
 
-// PathWebSocket is where messaging serves native clients.
-const PathWebSocket = "/v1/ws"
+// PathWebSocket is where messaging serves native clients, and PathSocketIO where
+// Socket.IO clients look for a server.
+const (
+	PathWebSocket = "/v1/ws"
+	PathSocketIO  = "/socket.io"
+)
 
 // WebSocketPing is how often messaging pings a connection on which nothing
 // else comes, and how long, at most, a proxy on the way sees nothing on one
@@ -12,8 +16,7 @@ const WebSocketPing = 25 * time.Second
 
 // PublicPath says which service answers requests for some paths of the public
 // address. Both sides hold to it: the operator routes no others, and the
-// services serve no others. At /socket.io no service serves anything yet:
-// messaging answers 404 there.
+// services serve no others.
 type PublicPath struct {
 	// Prefix of the paths, by whole segments: /v1/tasks stands for itself and
 	// /v1/tasks/1, and not for /v1/tasksets.
@@ -37,7 +40,6 @@ func PublicPaths() []PublicPath {
 		{Prefix: "/v1/blocks", Component: ComponentMessaging},
 
 		{Prefix: PathWebSocket, Component: ComponentMessaging, WebSocket: true},
-		// Where Socket.IO clients look for a server.
-		{Prefix: "/socket.io", Component: ComponentMessaging, WebSocket: true},
+		{Prefix: PathSocketIO, Component: ComponentMessaging, WebSocket: true},
 	}
 }

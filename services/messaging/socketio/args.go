@@ -126,6 +126,9 @@ func (a Args) Decode(into ...any) error {
 	return nil
 }
 
+// Attachments is how many attachments there are in the values.
+func (a Args) Attachments() int { return len(a.attachments) }
+
 // Clone is a copy that stays valid.
 func (a Args) Clone() Args {
 	c := Args{list: bytes.Clone(a.list)}

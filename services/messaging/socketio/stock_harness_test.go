@@ -70,7 +70,7 @@ func newServer(t *testing.T) *socketio.Server {
 	return socketio.NewServer(socketio.Options{Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 }
 
-// driver is a process with stock clients; see testdata/client/driver.js.
+// driver is a process with stock clients; see its driver.js.
 type driver struct {
 	t      *testing.T
 	stdin  io.Writer
@@ -96,9 +96,9 @@ type happening struct {
 
 func startDriver(t *testing.T) *driver {
 	t.Helper()
-	dir := filepath.Join("testdata", "client")
+	dir := filepath.Join("..", "..", "internal", "testkit", "stockclient", "client")
 	if _, err := os.Stat(filepath.Join(dir, "node_modules")); err != nil {
-		t.Fatalf("the stock client's packages are not installed: run make test, or npm ci in services/messaging/socketio/%s", filepath.ToSlash(dir))
+		t.Fatalf("the stock client's packages are not installed: run make test, or npm ci in %s", dir)
 	}
 	cmd := exec.CommandContext(t.Context(), "node", "driver.js")
 	cmd.Dir, cmd.Stderr = dir, os.Stderr

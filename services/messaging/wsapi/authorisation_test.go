@@ -14,37 +14,37 @@ import (
 
 // support opens a support conversation; tell tells its members.
 func (w *world) support(agent, user uuid.UUID, tell func([]messaging.Item)) pair {
-	w.t.Helper()
+	w.T.Helper()
 	c := messaging.Conversation{
 		ID: uuid.Must(uuid.NewV7()), Kind: messaging.ConversationSupport, Title: "Lost keys",
 		Members: []messaging.Member{{UserID: agent, Role: messaging.RoleSupport}, {UserID: user, Role: messaging.RoleUser}},
 	}
-	items, err := w.store.Open(w.t.Context(), c, user)
+	items, err := w.Store.Open(w.T.Context(), c, user)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	tell(items)
-	return pair{client: user, tasker: agent, conversation: c.ID}
+	return pair{Client: user, Tasker: agent, Conversation: c.ID}
 }
 
 // add and remove change the members of a conversation, as an agent does.
 
 func (w *world) add(conversation, agent, user uuid.UUID, tell func([]messaging.Item)) {
-	w.t.Helper()
+	w.T.Helper()
 	w.changeMembers(conversation, messaging.MemberChange{ActorID: agent, Member: messaging.Member{UserID: user, Role: messaging.RoleUser}}, tell)
 }
 
 func (w *world) remove(conversation, agent, user uuid.UUID, tell func([]messaging.Item)) {
-	w.t.Helper()
+	w.T.Helper()
 	w.changeMembers(conversation, messaging.MemberChange{ActorID: agent, Member: messaging.Member{UserID: user}, Removed: true}, tell)
 }
 
 func (w *world) changeMembers(conversation uuid.UUID, change messaging.MemberChange, tell func([]messaging.Item)) {
-	w.t.Helper()
-	items, err := w.store.ChangeMembers(w.t.Context(), conversation, change.Member.UserID,
+	w.T.Helper()
+	items, err := w.Store.ChangeMembers(w.T.Context(), conversation, change.Member.UserID,
 		func(messaging.Conversation) (*messaging.MemberChange, error) { return &change, nil })
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	tell(items)
 }
@@ -53,7 +53,7 @@ func (w *world) changeMembers(conversation uuid.UUID, change messaging.MemberCha
 // TestEveryCommandIsTried.
 func commands(conversation uuid.UUID) []map[string]any {
 	return []map[string]any{
-		sendFields(pair{conversation: conversation}, uuid.New(), "let me in"),
+		sendFields(pair{Conversation: conversation}, uuid.New(), "let me in"),
 		{"op": "read", "conversation_id": conversation, "seq": 1},
 		{"op": "typing", "conversation_id": conversation},
 		{"op": "history", "conversation_id": conversation},
@@ -87,11 +87,11 @@ func TestEveryCommandIsTried(t *testing.T) {
 }
 
 func (w *world) written() (out string) {
-	w.t.Helper()
-	err := w.pool.QueryRow(w.t.Context(), `SELECT concat_ws(' ', (SELECT sum(head) FROM conversations),
+	w.T.Helper()
+	err := w.Pool.QueryRow(w.T.Context(), `SELECT concat_ws(' ', (SELECT sum(head) FROM conversations),
 		(SELECT count(*) FROM messages), (SELECT sum(read_seq) FROM members), (SELECT sum(head) FROM streams))`).Scan(&out)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	return out
 }
@@ -104,18 +104,18 @@ func TestOnlyMembersKnowOfAConversation(t *testing.T) {
 	pod := w.newPod(podOptions{})
 	agent, user := uuid.New(), uuid.New()
 	member, removed, stranger := pod.connect(t, agent, ""), pod.connect(t, user, ""), pod.connect(t, uuid.New(), "")
-	p := w.support(agent, user, pod.hub.Announce)
-	if opened := removed.waitEvents("conversation", 1)[0]; opened.Event != "opened" || opened.ConversationID != p.conversation {
+	p := w.support(agent, user, pod.Hub.Announce)
+	if opened := removed.waitEvents("conversation", 1)[0]; opened.Event != "opened" || opened.ConversationID != p.Conversation {
 		t.Errorf("event %+v", opened)
 	}
 	removed.send(p, "one")
-	w.remove(p.conversation, agent, user, pod.hub.Announce)
+	w.remove(p.Conversation, agent, user, pod.Hub.Announce)
 	if told := removed.waitEvents("conversation", 2)[1]; told.Event != "member_removed" || told.UserID != user {
 		t.Errorf("event %+v", told)
 	}
 	before := w.written()
 	for _, c := range []*peer{removed, stranger} {
-		for i, command := range commands(p.conversation) {
+		for i, command := range commands(p.Conversation) {
 			here := c.wantRefused(command, "conversation_not_found")
 			nowhere := c.wantRefused(commands(uuid.New())[i], "conversation_not_found")
 			if *here.Error != *nowhere.Error {
@@ -128,7 +128,7 @@ func TestOnlyMembersKnowOfAConversation(t *testing.T) {
 	}
 	member.send(p, "two")
 	member.waitEvents("message", 2)
-	items, err := w.store.ItemsAfter(t.Context(), user, 0, 10)
+	items, err := w.Store.ItemsAfter(t.Context(), user, 0, 10)
 	if err != nil || len(items) != 3 {
 		t.Errorf("the removed member's stream is %+v, %v", items, err)
 	}
@@ -143,10 +143,10 @@ func TestAStrangersTypingIsRefusedEachTime(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	pod := w.newPod(podOptions{})
-	p := w.open()
+	p := w.Open()
 	stranger := pod.connect(t, uuid.New(), "")
 	for range 3 {
-		stranger.wantRefused(map[string]any{"op": "typing", "conversation_id": p.conversation}, "conversation_not_found")
+		stranger.wantRefused(map[string]any{"op": "typing", "conversation_id": p.Conversation}, "conversation_not_found")
 	}
 }
 
@@ -154,11 +154,11 @@ func TestBlockedUsersNeitherSendNorType(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	pod := w.newPod(podOptions{})
-	p := w.open()
-	client, tasker := pod.connect(t, p.client, ""), pod.connect(t, p.tasker, "")
+	p := w.Open()
+	client, tasker := pod.connect(t, p.Client, ""), pod.connect(t, p.Tasker, "")
 	client.send(p, "before")
-	block := messaging.Block{ID: uuid.New(), BlockerID: p.tasker, BlockedID: p.client, CreatedAt: time.Now()}
-	if err := w.store.Block(t.Context(), block); err != nil {
+	block := messaging.Block{ID: uuid.New(), BlockerID: p.Tasker, BlockedID: p.Client, CreatedAt: time.Now()}
+	if err := w.Store.Block(t.Context(), block); err != nil {
 		t.Fatal(err)
 	}
 	before := w.written()
@@ -168,11 +168,11 @@ func TestBlockedUsersNeitherSendNorType(t *testing.T) {
 		t.Errorf("the two can tell who blocks whom: %+v, %+v", byClient.Error, byTasker.Error)
 	}
 	for _, c := range []*peer{client, tasker} {
-		if r := c.call(map[string]any{"op": "typing", "conversation_id": p.conversation}); r.OK == nil {
+		if r := c.call(map[string]any{"op": "typing", "conversation_id": p.Conversation}); r.OK == nil {
 			t.Errorf("typing: %+v", r.Error)
 		}
 		// What was written stays readable.
-		r := c.call(map[string]any{"op": "history", "conversation_id": p.conversation})
+		r := c.call(map[string]any{"op": "history", "conversation_id": p.Conversation})
 		if r.OK == nil || len(r.OK.Messages) != 1 || r.OK.Messages[0].Seq != 1 || string(r.OK.Messages[0].Body) != `{"text":"before"}` {
 			t.Errorf("history: %+v %+v", r.OK, r.Error)
 		}
@@ -180,7 +180,7 @@ func TestBlockedUsersNeitherSendNorType(t *testing.T) {
 	if after := w.written(); after != before {
 		t.Errorf("written: %s, before %s", after, before)
 	}
-	if err := w.store.Unblock(t.Context(), p.tasker, p.client); err != nil {
+	if err := w.Store.Unblock(t.Context(), p.Tasker, p.Client); err != nil {
 		t.Fatal(err)
 	}
 	// Signals overtake nothing on their way: the one from before would be there.

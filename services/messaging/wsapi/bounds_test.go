@@ -17,10 +17,10 @@ import (
 
 // metric is the value of a counter or a gauge without labels.
 func (p *pod) metric(name string) float64 {
-	p.w.t.Helper()
-	families, err := p.metrics.Gather()
+	p.w.T.Helper()
+	families, err := p.Registry.Gather()
 	if err != nil {
-		p.w.t.Fatal(err)
+		p.w.T.Fatal(err)
 	}
 	for _, family := range families {
 		if family.GetName() == name {
@@ -28,7 +28,7 @@ func (p *pod) metric(name string) float64 {
 			return metric.GetCounter().GetValue() + metric.GetGauge().GetValue() // one of them is there
 		}
 	}
-	p.w.t.Fatalf("there is no metric %s", name)
+	p.w.T.Fatalf("there is no metric %s", name)
 	return 0
 }
 
@@ -44,12 +44,12 @@ func TestAUsersSocketsAreBounded(t *testing.T) {
 	pod.connect(t, uuid.New(), "")
 	third := pod.dial(t)
 	go third.read()
-	auth := map[string]any{"op": "auth", "token": w.tokens.Issue(t, user, uuid.New())}
+	auth := map[string]any{"op": "auth", "token": w.Tokens.Issue(t, user, uuid.New())}
 	if r := third.wantRefused(auth, "too_many_connections"); !r.Error.Temporary || r.Error.RetryMS == 0 {
 		t.Errorf("refused with %+v", r.Error)
 	}
 	_ = first.ws.CloseNow()
-	waitUntil(t, "the first is gone", func() bool { return pod.hub.Load().Live == 2 })
+	waitUntil(t, "the first is gone", func() bool { return pod.Hub.Load().Live == 2 })
 	if r := third.call(auth); r.OK == nil {
 		t.Errorf("after one has left: %+v", r.Error)
 	}
@@ -68,7 +68,7 @@ func TestSignalsAreDroppedForWhoHasMuchToRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pod.hub.Signal([]uuid.UUID{user}, typing)
+	pod.Hub.Signal([]uuid.UUID{user}, typing)
 	reader.waitEvents("typing", 1)
 	if n := pod.metric("marketplane_messaging_ws_signals_dropped_total"); n != 0 {
 		t.Fatalf("%v signals are dropped before there is anything to read", n)
@@ -80,7 +80,7 @@ func TestSignalsAreDroppedForWhoHasMuchToRead(t *testing.T) {
 	sent := 0
 	for pod.metric("marketplane_messaging_ws_queued_bytes") < maxQueued*3/4 {
 		sent++
-		pod.hub.Announce([]messaging.Item{{
+		pod.Hub.Announce([]messaging.Item{{
 			UserID: user, Offset: int64(sent), Kind: messaging.KindMessage,
 			Payload: messaging.MessagePayload(messaging.Message{
 				ConversationID: uuid.New(), Seq: int64(sent), ID: uuid.New(), ClientID: uuid.New(), SenderID: uuid.New(), Body: body, SentAt: time.Now(),
@@ -88,7 +88,7 @@ func TestSignalsAreDroppedForWhoHasMuchToRead(t *testing.T) {
 		}})
 		reader.waitEvents("message", sent)
 	}
-	pod.hub.Signal([]uuid.UUID{user}, typing)
+	pod.Hub.Signal([]uuid.UUID{user}, typing)
 	reader.waitEvents("typing", 2)
 	if n := pod.metric("marketplane_messaging_ws_signals_dropped_total"); n != 1 {
 		t.Errorf("%v signals are dropped, want the deaf one's", n)
@@ -103,7 +103,7 @@ func TestSubscriptionsGoWithTheirConnections(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	pod := w.newPod(podOptions{})
-	base := pod.conn.NumSubscriptions()
+	base := pod.Conn.NumSubscriptions()
 	const connections = 120
 	session := uuid.New()
 	peers := make([]*peer, connections)
@@ -115,11 +115,11 @@ func TestSubscriptionsGoWithTheirConnections(t *testing.T) {
 		}
 		peers[i] = pod.dial(t)
 		go peers[i].read()
-		if r := peers[i].auth(w.tokens.Issue(t, user, session), ""); r.OK == nil {
+		if r := peers[i].auth(w.Tokens.Issue(t, user, session), ""); r.OK == nil {
 			t.Fatalf("auth: %+v", r.Error)
 		}
 	}
-	if n := pod.conn.NumSubscriptions(); n != base+connections {
+	if n := pod.Conn.NumSubscriptions(); n != base+connections {
 		t.Errorf("%d subscriptions, want one for each of %d users beside %d", n, connections, base)
 	}
 	var errs error
@@ -136,9 +136,9 @@ func TestSubscriptionsGoWithTheirConnections(t *testing.T) {
 	if errs != nil {
 		t.Error(errs)
 	}
-	pod.hub.EndSession(session)
+	pod.Hub.EndSession(session)
 	waitUntil(t, fmt.Sprintf("there are %d subscriptions again", base), func() bool {
-		load := pod.hub.Load()
-		return load.Live+load.Pending == 0 && pod.conn.NumSubscriptions() == base
+		load := pod.Hub.Load()
+		return load.Live+load.Pending == 0 && pod.Conn.NumSubscriptions() == base
 	})
 }

@@ -19,9 +19,9 @@ func TestMessagesReachEveryDeviceOnEveryPod(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	first, second := w.newPod(podOptions{}), w.newPod(podOptions{})
-	p := w.open()
-	client, phone := first.connect(t, p.client, ""), second.connect(t, p.client, "")
-	tasker := second.connect(t, p.tasker, "")
+	p := w.Open()
+	client, phone := first.connect(t, p.Client, ""), second.connect(t, p.Client, "")
+	tasker := second.connect(t, p.Tasker, "")
 	stranger := first.connect(t, uuid.New(), "")
 
 	if r := client.send(p, "hello"); r.OK.Seq != 1 || r.OK.Duplicate {
@@ -32,20 +32,20 @@ func TestMessagesReachEveryDeviceOnEveryPod(t *testing.T) {
 	}
 	for name, c := range map[string]*peer{"client": client, "phone": phone, "tasker": tasker} {
 		got := c.waitEvents("message", 2)
-		if got[0].Seq != 1 || got[0].From != p.client.String() || string(got[0].Body) != `{"text": "hello"}` ||
-			got[1].Seq != 2 || got[1].From != p.tasker.String() || got[1].ConversationID != p.conversation {
+		if got[0].Seq != 1 || got[0].From != p.Client.String() || string(got[0].Body) != `{"text": "hello"}` ||
+			got[1].Seq != 2 || got[1].From != p.Tasker.String() || got[1].ConversationID != p.Conversation {
 			t.Errorf("%s got %+v", name, got)
 		}
 	}
-	if r := tasker.call(map[string]any{"op": "read", "conversation_id": p.conversation, "seq": 1}); r.OK == nil {
+	if r := tasker.call(map[string]any{"op": "read", "conversation_id": p.Conversation, "seq": 1}); r.OK == nil {
 		t.Errorf("read: %+v", r.Error)
 	}
-	if e := client.waitEvents("receipt", 1)[0]; e.Seq != 1 || e.UserID != p.tasker || e.Cursor == "" {
+	if e := client.waitEvents("receipt", 1)[0]; e.Seq != 1 || e.UserID != p.Tasker || e.Cursor == "" {
 		t.Errorf("receipt %+v", e)
 	}
-	tasker.call(map[string]any{"op": "typing", "conversation_id": p.conversation})
-	tasker.call(map[string]any{"op": "typing", "conversation_id": p.conversation})
-	if e := phone.waitEvents("typing", 1)[0]; e.From != p.tasker.String() || e.Cursor != "" {
+	tasker.call(map[string]any{"op": "typing", "conversation_id": p.Conversation})
+	tasker.call(map[string]any{"op": "typing", "conversation_id": p.Conversation})
+	if e := phone.waitEvents("typing", 1)[0]; e.From != p.Tasker.String() || e.Cursor != "" {
 		t.Errorf("typing %+v", e)
 	}
 	// What comes after it shows that the second typing was held back.
@@ -63,8 +63,8 @@ func TestAMessageThatIsSentAgainIsTheSame(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	first, second := w.newPod(podOptions{}), w.newPod(podOptions{})
-	p := w.open()
-	client, again := first.connect(t, p.client, ""), second.connect(t, p.client, "")
+	p := w.Open()
+	client, again := first.connect(t, p.Client, ""), second.connect(t, p.Client, "")
 	key := uuid.New()
 	one, two := client.call(sendFields(p, key, "once")), again.call(sendFields(p, key, "once"))
 	if one.OK == nil || two.OK == nil || one.OK.ID != two.OK.ID || one.OK.Seq != two.OK.Seq || one.OK.Duplicate || !two.OK.Duplicate {
@@ -81,12 +81,12 @@ func TestManySendersLeaveNoGap(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	pods := []*pod{w.newPod(podOptions{}), w.newPod(podOptions{})}
-	p := w.open()
-	witness := pods[0].connect(t, p.client, "")
+	p := w.Open()
+	witness := pods[0].connect(t, p.Client, "")
 	const senders, each = 50, 4
 	peers := make([]*peer, senders)
 	for i := range peers {
-		peers[i] = pods[i%2].connect(t, []uuid.UUID{p.client, p.tasker}[i/2%2], "")
+		peers[i] = pods[i%2].connect(t, []uuid.UUID{p.Client, p.Tasker}[i/2%2], "")
 	}
 	var wg sync.WaitGroup
 	for i, c := range peers {
@@ -110,12 +110,12 @@ func TestResumeReplaysOnceAndInOrderWhileOthersSend(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	pods := []*pod{w.newPod(podOptions{}), w.newPod(podOptions{})}
-	p := w.open()
+	p := w.Open()
 	const messages = 400
-	receiver := pods[0].connect(t, p.tasker, "")
+	receiver := pods[0].connect(t, p.Tasker, "")
 	senders := make([]*peer, 4)
 	for i := range senders {
-		senders[i] = pods[i%2].connect(t, p.client, "")
+		senders[i] = pods[i%2].connect(t, p.Client, "")
 	}
 	done := make(chan struct{})
 	go func() {
@@ -140,7 +140,7 @@ func TestResumeReplaysOnceAndInOrderWhileOthersSend(t *testing.T) {
 		receiver.await(func() bool { return receiver.closed != nil })
 		receiver.mu.Unlock()
 		got = append(got, receiver.durable()...)
-		receiver = pods[i%2].connect(t, p.tasker, receiver.lastCursor())
+		receiver = pods[i%2].connect(t, p.Tasker, receiver.lastCursor())
 	}
 	<-done
 	if len(got) != messages {
@@ -157,21 +157,21 @@ func TestCursorsThatCannotBeRecovered(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	pod := w.newPod(podOptions{})
-	p := w.open()
-	c := pod.connect(t, p.client, "")
+	p := w.Open()
+	c := pod.connect(t, p.Client, "")
 	c.send(p, "one")
 	for name, cursor := range map[string]string{
-		"another user's":    messaging.EncodeCursor(p.tasker, 1),
-		"beyond the head":   messaging.EncodeCursor(p.client, 99),
+		"another user's":    messaging.EncodeCursor(p.Tasker, 1),
+		"beyond the head":   messaging.EncodeCursor(p.Client, 99),
 		"none of ours":      "AAAA",
 		"empty":             "",
 		"an old version's":  "AgAAAAAAAAABAAAAAA",
-		"of a damaged kind": messaging.EncodeCursor(p.client, 1)[1:] + "A",
+		"of a damaged kind": messaging.EncodeCursor(p.Client, 1)[1:] + "A",
 	} {
 		c := pod.dial(t)
 		go c.read()
-		r := c.call(map[string]any{"op": "auth", "token": w.tokens.Issue(t, p.client, uuid.New()), "cursor": cursor})
-		if r.OK == nil || *r.OK.Recovered || r.OK.Cursor != messaging.EncodeCursor(p.client, 2) {
+		r := c.call(map[string]any{"op": "auth", "token": w.Tokens.Issue(t, p.Client, uuid.New()), "cursor": cursor})
+		if r.OK == nil || *r.OK.Recovered || r.OK.Cursor != messaging.EncodeCursor(p.Client, 2) {
 			t.Errorf("%s: %+v %+v", name, r.OK, r.Error)
 		}
 	}
@@ -181,20 +181,20 @@ func TestWithoutTheBusMessagesAreTakenAndArrive(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	first, second := w.newPod(podOptions{}), w.newPod(podOptions{})
-	p := w.open()
-	client, tasker := first.connect(t, p.client, ""), second.connect(t, p.tasker, "")
+	p := w.Open()
+	client, tasker := first.connect(t, p.Client, ""), second.connect(t, p.Tasker, "")
 	client.send(p, "with the bus")
 	tasker.waitEvents("message", 1)
 
-	w.stopBus()
-	waitUntil(t, "the pods notice", func() bool { return !first.bus.Connected() && !second.bus.Connected() })
+	w.StopBus()
+	waitUntil(t, "the pods notice", func() bool { return !first.Bus.Connected() && !second.Bus.Connected() })
 	client.send(p, "without it")
 	client.send(p, "still without it")
 	client.waitEvents("message", 3) // on the same pod at once
 	tasker.waitEvents("message", 3)
 
-	w.startBus()
-	waitUntil(t, "the pods are back", func() bool { return first.bus.Connected() && second.bus.Connected() })
+	w.StartBus()
+	waitUntil(t, "the pods are back", func() bool { return first.Bus.Connected() && second.Bus.Connected() })
 	tasker.send(p, "live again")
 	for i, e := range client.waitEvents("message", 4) {
 		if e.Seq != int64(i+1) {
@@ -207,15 +207,15 @@ func TestACommitWhosePublishIsLostIsDelivered(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	first, second := w.newPod(podOptions{}), w.newPod(podOptions{})
-	p := w.open()
-	client := first.connect(t, p.client, "")
-	first.bus.lose.Store(true)
-	tasker := second.connect(t, p.tasker, "")
+	p := w.Open()
+	client := first.connect(t, p.Client, "")
+	first.Bus.Lose.Store(true)
+	tasker := second.connect(t, p.Tasker, "")
 	client.send(p, "into the void")
 	tasker.waitEvents("message", 1) // by the comparison after the connect
 
 	client.send(p, "the void again")
-	first.bus.lose.Store(false)
+	first.Bus.Lose.Store(false)
 	client.send(p, "and this one shows the gap")
 	if got := tasker.waitEvents("message", 3); got[1].Seq != 2 || got[2].Seq != 3 {
 		t.Errorf("events %+v", got)
@@ -228,10 +228,10 @@ func TestASlowReaderIsClosedAndResumes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	pod := w.newPod(podOptions{socket: wsapi.Options{MaxQueued: 64 << 10}})
-	p, other := w.support(uuid.New(), uuid.New(), pod.hub.Announce), uuid.New()
-	w.add(p.conversation, p.tasker, other, pod.hub.Announce)
-	slow := pod.connectDeaf(t, p.tasker)
-	client, third := pod.connect(t, p.client, ""), pod.connect(t, other, "")
+	p, other := w.support(uuid.New(), uuid.New(), pod.Hub.Announce), uuid.New()
+	w.add(p.Conversation, p.Tasker, other, pod.Hub.Announce)
+	slow := pod.connectDeaf(t, p.Tasker)
+	client, third := pod.connect(t, p.Client, ""), pod.connect(t, other, "")
 	longText := strings.Repeat("x", 20_000)
 	sent := 0
 	for pod.closes(wsapi.CodeSlowConsumer) == 0 && sent < 2000 {
@@ -247,7 +247,7 @@ func TestASlowReaderIsClosedAndResumes(t *testing.T) {
 	if len(got) == sent {
 		t.Error("nothing was held back")
 	}
-	resumed := pod.connect(t, p.tasker, slow.lastCursor())
+	resumed := pod.connect(t, p.Tasker, slow.lastCursor())
 	got = append(got, resumed.waitEvents("message", sent-len(got))...)
 	for i, e := range got {
 		if e.Seq != int64(i+1) {
@@ -271,9 +271,9 @@ func TestADrainLosesNothing(t *testing.T) {
 	}
 	var sides []*side
 	for range pairs {
-		p := w.open()
-		for _, user := range []uuid.UUID{p.client, p.tasker} {
-			sides = append(sides, &side{user: user, token: w.tokens.Issue(t, user, uuid.New()), pair: p})
+		p := w.Open()
+		for _, user := range []uuid.UUID{p.Client, p.Tasker} {
+			sides = append(sides, &side{user: user, token: w.Tokens.Issue(t, user, uuid.New()), pair: p})
 		}
 	}
 	for _, s := range sides {
@@ -314,7 +314,7 @@ func TestADrainLosesNothing(t *testing.T) {
 			}
 		})
 	}
-	waitUntil(t, "the chat is on", func() bool { return old.hub.Load().Live == 2*pairs })
+	waitUntil(t, "the chat is on", func() bool { return old.Hub.Load().Live == 2*pairs })
 	start := time.Now()
 	old.stop()
 	took := time.Since(start)
@@ -326,11 +326,11 @@ func TestADrainLosesNothing(t *testing.T) {
 
 	all := map[uuid.UUID]map[uuid.UUID]bool{} // conversation -> acknowledged ids
 	for _, s := range sides {
-		if all[s.pair.conversation] == nil {
-			all[s.pair.conversation] = map[uuid.UUID]bool{}
+		if all[s.pair.Conversation] == nil {
+			all[s.pair.Conversation] = map[uuid.UUID]bool{}
 		}
 		for _, id := range s.acked {
-			all[s.pair.conversation][id] = true
+			all[s.pair.Conversation][id] = true
 		}
 	}
 	for _, s := range sides {
@@ -343,7 +343,7 @@ func TestADrainLosesNothing(t *testing.T) {
 		if len(told) != 1 || told[0].DeadlineMS != (window/4).Milliseconds() {
 			t.Errorf("told %+v", told)
 		}
-		want := all[s.pair.conversation]
+		want := all[s.pair.Conversation]
 		before := s.peers[0].durable()
 		got := slices.Concat(before, s.peers[1].waitEvents("message", len(want)-len(before)))
 		for i, e := range got {

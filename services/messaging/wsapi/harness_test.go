@@ -5,143 +5,49 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/nats-io/nats.go"
-	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/marketplane/marketplane/api/contract"
-	"github.com/marketplane/marketplane/services/events"
-	"github.com/marketplane/marketplane/services/internal/bus"
-	"github.com/marketplane/marketplane/services/internal/identity"
-	"github.com/marketplane/marketplane/services/internal/postgres"
 	"github.com/marketplane/marketplane/services/internal/testkit"
 	"github.com/marketplane/marketplane/services/internal/web"
 	"github.com/marketplane/marketplane/services/messaging"
-	"github.com/marketplane/marketplane/services/messaging/commit"
-	"github.com/marketplane/marketplane/services/messaging/door"
 	"github.com/marketplane/marketplane/services/messaging/hub"
-	"github.com/marketplane/marketplane/services/messaging/presence"
-	"github.com/marketplane/marketplane/services/messaging/store"
+	"github.com/marketplane/marketplane/services/messaging/internal/podtest"
 	"github.com/marketplane/marketplane/services/messaging/wsapi"
 )
 
 func TestMain(m *testing.M) { testkit.Main(m) }
 
 // patience is how long a test waits for what must happen.
-const patience = time.Minute
+const patience = podtest.Patience
 
 // world is what pods share.
-type world struct {
-	t        testing.TB
-	database *testkit.Database
-	pool     *pgxpool.Pool
-	store    *store.Store
-	tokens   *testkit.Tokens
-	subjects events.Subjects
-
-	busAddress string
-	bus        *bus.Server
-}
+type world struct{ *podtest.World }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{
-		t:        t,
-		database: testkit.NewDatabase(t, map[string]fs.FS{contract.ComponentMessaging: store.Migrations()}),
-		tokens:   testkit.NewTokens(t),
-		subjects: events.SubjectsOf(uuid.NewString()),
-	}
-	w.pool = w.database.Pool(t, contract.ComponentMessaging)
-	w.store = store.New(w.pool, time.Now)
-	w.busAddress = "127.0.0.1:0"
-	w.startBus()
-	w.busAddress = strings.TrimPrefix(w.bus.URL(), "nats://")
-	t.Cleanup(w.stopBus)
-	return w
-}
-
-func (w *world) startBus() {
-	w.t.Helper()
-	var err error
-	w.bus, err = bus.StartServer(bus.ServerOptions{Name: "test", Listen: w.busAddress, Log: testkit.Logger(w.t)})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-}
-
-func (w *world) stopBus() {
-	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	if err := w.bus.Stop(ctx); err != nil {
-		w.t.Error(err)
-	}
+	return &world{podtest.NewWorld(t)}
 }
 
 // pair is a conversation and its members.
-type pair struct{ client, tasker, conversation uuid.UUID }
-
-func (w *world) open() pair {
-	w.t.Helper()
-	p := pair{client: uuid.New(), tasker: uuid.New()}
-	data, err := json.Marshal(events.OfferMade{TaskID: uuid.New(), OfferID: uuid.New(), ClientID: p.client, TaskerID: p.tasker, Title: "Shelves"})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	inbox := w.store.NewInbox(func([]messaging.Item) {})
-	err = postgres.InTx(w.t.Context(), w.pool, func(tx pgx.Tx) error {
-		return inbox.Handle(w.t.Context(), tx, []events.Record{{Type: events.TypeOfferMade, Data: data}})
-	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	found, err := w.store.Conversations(w.t.Context(), messaging.ConversationQuery{UserID: p.client, Limit: 1})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	p.conversation = found[0].ID
-	return p
-}
+type pair = podtest.Pair
 
 // pod is one process's messaging.
 type pod struct {
+	*podtest.Pod
 	w       *world
-	hub     *hub.Hub
-	queue   *commit.Queue
 	sockets *wsapi.Server
-	tracker *presence.Tracker
-	conn    *nats.Conn
-	metrics *prometheus.Registry
 	server  *httptest.Server
-	bus     *lossyBus
 	url     string
 	stopped bool
-}
-
-// lossyBus is a hub.Bus that loses what is published when it is told to.
-type lossyBus struct {
-	*hub.NATS
-	lose atomic.Bool
-}
-
-func (b *lossyBus) Publish(user uuid.UUID, data []byte) error {
-	if b.lose.Load() {
-		return nil
-	}
-	return b.NATS.Publish(user, data)
 }
 
 type podOptions struct {
@@ -152,62 +58,33 @@ type podOptions struct {
 }
 
 // fast lets tests send as fast as they can.
-var fast = messaging.Rate{PerSecond: 1e6, Burst: 1e6}
+var fast = podtest.Fast
 
 func (w *world) newPod(options podOptions) *pod {
-	w.t.Helper()
-	log := testkit.Logger(w.t)
-	p := &pod{w: w}
-	var ready atomic.Pointer[hub.Hub] // the first connection may come before the hub
-	conn, err := bus.Connect(bus.Options{
-		URLs: []string{w.bus.URL()}, Name: "pod", NoEcho: true, Log: log,
-		Connected: func() {
-			if h := ready.Load(); h != nil {
-				h.BusReconnected()
-			}
-		},
-	})
-	if err != nil {
-		w.t.Fatal(err)
+	w.T.Helper()
+	p := &pod{Pod: w.NewPod(options.hub), w: w}
+	p.Sessions.EndsMeanwhile = options.endsMeanwhile
+	rate := options.socket.Door.Rate
+	options.socket.Door = p.Door
+	if rate != (messaging.Rate{}) {
+		options.socket.Door.Rate = rate
 	}
-	if options.socket.Door.Rate == (messaging.Rate{}) {
-		options.socket.Door.Rate = fast
+	log := testkit.Logger(w.T)
+	p.sockets = wsapi.NewServer(p.Service, p.Hub, p.Sessions, options.socket, log, p.Registry)
+	if err := p.sockets.Start(w.T.Context()); err != nil {
+		w.T.Fatal(err)
 	}
-	registry := prometheus.NewRegistry()
-	p.metrics = registry
-	pool := w.database.Pool(w.t, contract.ComponentMessaging)
-	own := store.New(pool, time.Now)
-	p.conn = conn
-	p.bus = &lossyBus{NATS: hub.NewNATS(conn, w.subjects, log)}
-	p.hub = hub.New(own, p.bus, options.hub, log, registry)
-	ready.Store(p.hub)
-	p.queue = commit.NewQueue(own, p.hub.Announce, commit.Options{}, log, registry)
-	service := messaging.NewService(own, p.queue, p.hub, fast, time.Now)
-	peers, err := presence.NewNATS(conn, w.subjects)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	p.tracker = presence.New(own, peers, p.hub, log, registry)
-	options.socket.Door.Presence, options.socket.Door.Metrics = p.tracker, door.NewMetrics(registry)
-	p.sockets = wsapi.NewServer(service, p.hub, testSessions{w.tokens, w.tokens.Revocations, options.endsMeanwhile}, options.socket, log, registry)
-	if err := errors.Join(p.tracker.Start(w.t.Context()), p.hub.Start(w.t.Context()), p.queue.Start(w.t.Context()), p.sockets.Start(w.t.Context())); err != nil {
-		w.t.Fatal(err)
-	}
-	router := web.NewRouter(web.Options{Log: log, Registry: registry, Instance: "pod"})
+	router := web.NewRouter(web.Options{Log: log, Registry: p.Registry, Instance: "pod"})
 	router.Get(wsapi.Path, p.sockets.ServeHTTP)
 	p.server = httptest.NewServer(router)
 	p.url = "ws" + strings.TrimPrefix(p.server.URL, "http") + wsapi.Path
-	w.t.Cleanup(func() {
-		p.stop()
-		conn.Close()
-		pool.Close()
-	})
+	w.T.Cleanup(p.stop)
 	return p
 }
 
 // stop stops the pod as its process would.
 func (p *pod) stop() {
-	p.w.t.Helper()
+	p.w.T.Helper()
 	if p.stopped {
 		return
 	}
@@ -215,39 +92,15 @@ func (p *pod) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	p.server.Config.SetKeepAlivesEnabled(false)
-	if err := errors.Join(p.hub.Stop(ctx), p.sockets.Stop(ctx), p.tracker.Stop(ctx), p.queue.Stop(ctx)); err != nil {
-		p.w.t.Errorf("stop the pod: %v", err)
+	if err := p.Stop(ctx, p.sockets.Stop); err != nil {
+		p.w.T.Errorf("stop the pod: %v", err)
 	}
 	p.server.Close()
 }
 
-type testSessions struct {
-	web.Verifier
-	*identity.Revocations
-	endsMeanwhile uuid.UUID
-}
-
-func (s testSessions) IsRevoked(session uuid.UUID) bool {
-	return session == s.endsMeanwhile || s.Revocations.IsRevoked(session)
-}
-
 // closes is how many sockets the pod closed, or is closing, with a code.
 func (p *pod) closes(code int) int {
-	families, err := p.metrics.Gather()
-	if err != nil {
-		p.w.t.Fatal(err)
-	}
-	for _, family := range families {
-		if family.GetName() != "marketplane_messaging_ws_closes_total" {
-			continue
-		}
-		for _, metric := range family.GetMetric() {
-			if metric.GetLabel()[0].GetValue() == strconv.Itoa(code) {
-				return int(metric.GetCounter().GetValue())
-			}
-		}
-	}
-	return 0
+	return int(p.Metric("marketplane_messaging_ws_closes_total", "code", strconv.Itoa(code)))
 }
 
 // object is anything that the server sends.
@@ -341,7 +194,7 @@ func dial(t testing.TB, url string, client *http.Client) (*peer, error) {
 // own, from the cursor on if there is one.
 func (p *pod) connect(t testing.TB, user uuid.UUID, cursor string) *peer {
 	t.Helper()
-	c, err := connect(t, p.url, p.w.tokens.Issue(t, user, uuid.New()), cursor)
+	c, err := connect(t, p.url, p.w.Tokens.Issue(t, user, uuid.New()), cursor)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -487,7 +340,7 @@ func authFields(token, cursor string) map[string]any {
 }
 
 func sendFields(p pair, clientID uuid.UUID, text string) map[string]any {
-	return map[string]any{"op": "send", "conversation_id": p.conversation, "client_id": clientID, "body": map[string]string{"text": text}}
+	return map[string]any{"op": "send", "conversation_id": p.Conversation, "client_id": clientID, "body": map[string]string{"text": text}}
 }
 
 // send sends a message that must be acknowledged.

@@ -33,26 +33,26 @@ func TestMistakesAreRefusedAndTheSocketStays(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	pod := w.newPod(podOptions{})
-	p, other := w.open(), w.open()
+	p, other := w.Open(), w.Open()
 	c := pod.dial(t)
 	go c.read()
 	c.wantRefused(sendFields(p, uuid.New(), "too early"), "unauthenticated")
 	c.wantRefused(map[string]any{"op": "auth", "token": "nonsense"}, "token_invalid")
-	if r := c.auth(w.tokens.Issue(t, p.client, uuid.New()), "no cursor at all"); r.OK == nil || *r.OK.Recovered {
+	if r := c.auth(w.Tokens.Issue(t, p.Client, uuid.New()), "no cursor at all"); r.OK == nil || *r.OK.Recovered {
 		t.Fatalf("a bad cursor: %+v %+v", r.OK, r.Error)
 	}
 	c.wantRefused(map[string]any{"op": "shout"}, "unknown_op")
 	withField := sendFields(p, uuid.New(), "x")
 	withField["priority"] = 1
 	c.wantRefused(withField, "unknown_field")
-	c.wantRefused(map[string]any{"op": "send", "conversation_id": p.conversation, "client_id": uuid.New(), "body": "text"}, "body_invalid")
-	c.wantRefused(map[string]any{"op": "send", "conversation_id": p.conversation, "client_id": uuid.Nil, "body": map[string]int{"a": 1}}, "client_id_invalid")
+	c.wantRefused(map[string]any{"op": "send", "conversation_id": p.Conversation, "client_id": uuid.New(), "body": "text"}, "body_invalid")
+	c.wantRefused(map[string]any{"op": "send", "conversation_id": p.Conversation, "client_id": uuid.Nil, "body": map[string]int{"a": 1}}, "client_id_invalid")
 	c.wantRefused(sendFields(p, uuid.New(), strings.Repeat("x", messaging.MaxBody)), "body_too_large")
 	c.wantRefused(sendFields(other, uuid.New(), "not a member"), "conversation_not_found")
-	c.wantRefused(sendFields(pair{conversation: uuid.New()}, uuid.New(), "nowhere"), "conversation_not_found")
-	c.wantRefused(map[string]any{"op": "read", "conversation_id": other.conversation, "seq": 1}, "conversation_not_found")
-	c.wantRefused(map[string]any{"op": "read", "conversation_id": p.conversation, "seq": 1}, "seq_unknown")
-	c.wantRefused(map[string]any{"op": "typing", "conversation_id": other.conversation}, "conversation_not_found")
+	c.wantRefused(sendFields(pair{Conversation: uuid.New()}, uuid.New(), "nowhere"), "conversation_not_found")
+	c.wantRefused(map[string]any{"op": "read", "conversation_id": other.Conversation, "seq": 1}, "conversation_not_found")
+	c.wantRefused(map[string]any{"op": "read", "conversation_id": p.Conversation, "seq": 1}, "seq_unknown")
+	c.wantRefused(map[string]any{"op": "typing", "conversation_id": other.Conversation}, "conversation_not_found")
 	if r := c.send(p, "after all"); r.OK.Seq != 1 {
 		t.Errorf("seq %d", r.OK.Seq)
 	}
@@ -123,7 +123,7 @@ func TestSilentConnectionsAreClosed(t *testing.T) {
 		pod := w.newPod(podOptions{socket: wsapi.Options{PingInterval: 50 * time.Millisecond, PingTimeout: time.Second}})
 		// Who does not read does not answer pings, either.
 		c := pod.connectDeaf(t, uuid.New())
-		waitUntil(t, "the connection is gone", func() bool { return pod.hub.Load().Live == 0 })
+		waitUntil(t, "the connection is gone", func() bool { return pod.Hub.Load().Live == 0 })
 		go c.read()
 		c.wantClose(wsapi.CodePingTimeout)
 	})
@@ -140,7 +140,7 @@ func (p *pod) connectDeaf(t testing.TB, user uuid.UUID) *peer {
 		return conn, err
 	}
 	c := p.dialBy(t, &http.Client{Transport: &http.Transport{DialContext: dial}})
-	if err := c.write(`{"id":1,"op":"auth","token":"` + p.w.tokens.Issue(t, user, uuid.New()) + `"}`); err != nil {
+	if err := c.write(`{"id":1,"op":"auth","token":"` + p.w.Tokens.Issue(t, user, uuid.New()) + `"}`); err != nil {
 		t.Fatal(err)
 	}
 	// What is sent before it has its answer may be before its place in the stream.
@@ -176,8 +176,8 @@ func TestACommandRateIsKept(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	pod := w.newPod(podOptions{socket: wsapi.Options{Door: door.Options{Rate: messaging.Rate{PerSecond: 0.001, Burst: 3}}}})
-	p := w.open()
-	c := pod.connect(t, p.client, "")
+	p := w.Open()
+	c := pod.connect(t, p.Client, "")
 	c.send(p, "one")
 	c.send(p, "two")
 	r := c.wantRefused(sendFields(p, uuid.New(), "three"), "rate_limited")
@@ -190,16 +190,16 @@ func TestASocketRenewsItsToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	pod := w.newPod(podOptions{})
-	p := w.open()
-	c := pod.connect(t, p.client, "")
+	p := w.Open()
+	c := pod.connect(t, p.Client, "")
 	next := uuid.New()
-	r := c.auth(w.tokens.Issue(t, p.client, next), "")
+	r := c.auth(w.Tokens.Issue(t, p.Client, next), "")
 	if r.OK == nil || r.OK.Session != next || r.OK.Cursor != "" {
 		t.Fatalf("renewed: %+v %+v", r.OK, r.Error)
 	}
-	c.wantRefused(map[string]any{"op": "auth", "token": w.tokens.Issue(t, p.client, next), "cursor": "x"}, "cursor_not_wanted")
-	c.wantRefused(map[string]any{"op": "auth", "token": w.tokens.Issue(t, p.tasker, uuid.New())}, "other_user")
-	pod.hub.EndSession(next)
+	c.wantRefused(map[string]any{"op": "auth", "token": w.Tokens.Issue(t, p.Client, next), "cursor": "x"}, "cursor_not_wanted")
+	c.wantRefused(map[string]any{"op": "auth", "token": w.Tokens.Issue(t, p.Tasker, uuid.New())}, "other_user")
+	pod.Hub.EndSession(next)
 	c.wantClose(wsapi.CodeSessionEnded)
 }
 
@@ -215,7 +215,7 @@ func TestASessionThatEndsDuringAuthClosesItsSocket(t *testing.T) {
 	go first.read()
 	renewing := pod.connect(t, user, "")
 	for _, c := range []*peer{first, renewing} {
-		if err := c.write(fmt.Sprintf(`{"id":9,"op":"auth","token":%q}`, w.tokens.Issue(t, user, ending))); err != nil {
+		if err := c.write(fmt.Sprintf(`{"id":9,"op":"auth","token":%q}`, w.Tokens.Issue(t, user, ending))); err != nil {
 			t.Fatal(err)
 		}
 		c.wantClose(wsapi.CodeSessionEnded)
@@ -230,9 +230,9 @@ func TestASessionThatEndsClosesItsSockets(t *testing.T) {
 	bystander := pod.connect(t, user, "")
 	c := pod.dial(t)
 	go c.read()
-	c.auth(w.tokens.Issue(t, user, session), "")
-	w.tokens.Revocations.Revoke(session, time.Now())
-	pod.hub.EndSession(session)
+	c.auth(w.Tokens.Issue(t, user, session), "")
+	w.Tokens.Revocations.Revoke(session, time.Now())
+	pod.Hub.EndSession(session)
 	if e := c.waitEvents("session", 1)[0]; e.Event != "ended" || e.Cursor != "" {
 		t.Errorf("event %+v", e)
 	}
@@ -240,18 +240,18 @@ func TestASessionThatEndsClosesItsSockets(t *testing.T) {
 
 	late := pod.dial(t)
 	go late.read()
-	late.wantRefused(map[string]any{"op": "auth", "token": w.tokens.Issue(t, user, session)}, "session_ended")
-	bystander.call(map[string]any{"op": "auth", "token": w.tokens.Issue(t, user, uuid.New())})
+	late.wantRefused(map[string]any{"op": "auth", "token": w.Tokens.Issue(t, user, session)}, "session_ended")
+	bystander.call(map[string]any{"op": "auth", "token": w.Tokens.Issue(t, user, uuid.New())})
 }
 
 func TestConnectionsLeaveNothingBehind(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	pod := w.newPod(podOptions{})
-	p := w.open()
-	pod.connect(t, p.client, "").send(p, "warm")
+	p := w.Open()
+	pod.connect(t, p.Client, "").send(p, "warm")
 	for i := range 60 {
-		c := pod.connect(t, p.tasker, "")
+		c := pod.connect(t, p.Tasker, "")
 		c.send(p, "hello")
 		switch i % 3 {
 		case 0:
@@ -264,11 +264,11 @@ func TestConnectionsLeaveNothingBehind(t *testing.T) {
 		}
 	}
 	waitUntil(t, "only the first connection is left", func() bool {
-		load := pod.hub.Load()
+		load := pod.Hub.Load()
 		return load.Live == 1 && load.Pending == 0
 	})
 	pod.stop()
-	if load := pod.hub.Load(); load.Live+load.Pending+load.Draining != 0 || !load.Stopping {
+	if load := pod.Hub.Load(); load.Live+load.Pending+load.Draining != 0 || !load.Stopping {
 		t.Errorf("load %+v", load)
 	}
 }

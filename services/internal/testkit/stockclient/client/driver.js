@@ -51,10 +51,16 @@ const commands = {
   auth: ({ client, auth }) => (clients.get(client).auth = auth),
   open: ({ client }) => clients.get(client).connect(),
   disconnect: ({ client }) => clients.get(client).disconnect(),
-  // The network goes away: nobody says goodbye.
-  cut: ({ client }) => {
-    const { transport } = clients.get(client).io.engine;
-    transport.ws ? transport.ws.terminate() : clients.get(client).io.engine.close();
+  // The network goes away, for a while if one is given (in ms): nobody says goodbye.
+  cut: ({ client, for: ms }) => {
+    const { io: manager } = clients.get(client);
+    if (ms) {
+      const delay = manager.reconnectionDelay();
+      manager.backoff.setMin(ms);
+      manager.once("open", () => manager.backoff.setMin(delay));
+    }
+    const { transport } = manager.engine;
+    transport.ws ? transport.ws.terminate() : manager.engine.close();
   },
   // What no Socket.IO client sends.
   raw: ({ client, text }) => clients.get(client).io.engine.write(text),

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/marketplane/marketplane/services/internal/fault"
+	"github.com/marketplane/marketplane/services/internal/web"
+	"github.com/marketplane/marketplane/services/messaging/sioapi"
+)
+
+// socketIO is Socket.IO's door. It opens when the installation's sealing key is read,
+// which may be a while after the process's start if the database is away.
+type socketIO struct {
+	log  *slog.Logger
+	key  func(ctx context.Context) ([]byte, error)
+	make func(key []byte) (*sioapi.Server, error)
+
+	server atomic.Pointer[sioapi.Server] // nil until it is open
+	cancel context.CancelFunc
+	done   chan struct{} // closed when nobody tries to open it any more
+}
+
+var errNotOpen = fault.New(fault.Unavailable, "starting",
+	"This server cannot take Socket.IO clients yet. Try again in a moment.").After(time.Second)
+
+// ServeHTTP serves every request below sioapi.Path.
+func (s *socketIO) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if server := s.server.Load(); server != nil {
+		server.ServeHTTP(w, r)
+		return
+	}
+	web.WriteProblem(w, r, s.log, errNotOpen)
+}
+
+// Start tries to open the door until that succeeds.
+func (s *socketIO) Start(context.Context) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel, s.done = cancel, make(chan struct{})
+	go func() {
+		defer close(s.done)
+		told := false
+		for {
+			err := s.open(ctx)
+			if err == nil || ctx.Err() != nil {
+				return
+			}
+			if !told {
+				s.log.Warn("Socket.IO waits for the sealing key", "error", err)
+				told = true
+			}
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return nil
+}
+
+func (s *socketIO) open(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	key, err := s.key(bounded)
+	if err != nil {
+		return fmt.Errorf("read the sealing key: %w", err)
+	}
+	server, err := s.make(key)
+	if err != nil {
+		return err
+	}
+	if err := server.Start(ctx); err != nil {
+		return err
+	}
+	s.server.Store(server)
+	return nil
+}
+
+// Stop returns when no connection is left.
+func (s *socketIO) Stop(ctx context.Context) error {
+	s.cancel()
+	<-s.done
+	if server := s.server.Load(); server != nil {
+		return server.Stop(ctx)
+	}
+	return nil
+}
