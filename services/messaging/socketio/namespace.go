@@ -40,6 +40,7 @@ type Namespace struct {
 	sockets map[string]*Socket // by their ids
 	rooms   map[string]*room
 	order   sync.Mutex // of events for all sockets; before mu
+	orders  *orders    // of events for rooms
 }
 
 // namedHandler has the name beside the handler, so that no event needs its own.
@@ -58,6 +59,7 @@ func newNamespace(s *Server, name string) *Namespace {
 		events:       make(map[string]namedHandler),
 		sockets:      make(map[string]*Socket),
 		rooms:        make(map[string]*room),
+		orders:       newOrders(),
 	}
 }
 

@@ -2,8 +2,8 @@ package socketio
 
 import (
 	"errors"
+	"hash/maphash"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/marketplane/marketplane/services/messaging/engineio"
@@ -12,8 +12,7 @@ import (
 // room is a set of sockets. It exists while it has members.
 type room struct {
 	name    string
-	members []*Socket  // the namespace's mu guards them
-	order   sync.Mutex // of its events; before the namespace's mu
+	members []*Socket // the namespace's mu guards them
 }
 
 // membership is a socket's place in a room.
@@ -132,7 +131,7 @@ func (b Broadcast) Volatile() Broadcast {
 
 // Offset ends the event with an [Offset] for each socket. What it returns is the
 // socket's, and may be of any kind of stream; if it is empty there is none. It must
-// not send.
+// not send, nor wait for somebody who does.
 func (b Broadcast) Offset(of func(s *Socket) Offset) Broadcast {
 	b.offset = of
 	return b
@@ -141,7 +140,7 @@ func (b Broadcast) Offset(of func(s *Socket) Offset) Broadcast {
 // Emit sends an event, encoded once for all; see [Socket.Emit] for arguments and
 // for errors, which are those of the encoding alone. The sockets of a room get what
 // is emitted to it in one order, and all of them do: the connections for which too
-// much waits are closed.
+// much waits are closed. All the sockets are a room of their own in that.
 func (b Broadcast) Emit(name string, args ...any) error {
 	p, err := encodeEvent(name, args, b.namespace.server.options.MaxAttachments)
 	if err != nil {
@@ -256,6 +255,20 @@ func (n *Namespace) members(name string, f func(s *Socket)) {
 // in says whether a room has the socket; under the namespace's mu.
 func (s *Socket) in(room string) bool { return s.id == room || s.membership(room) >= 0 }
 
+// orders are locks, of which each room has one by its name: a room is made anew when
+// its last member has left and another comes, while its order goes on.
+type orders struct {
+	seed  maphash.Seed
+	locks [256]sync.Mutex // before the namespace's mu
+}
+
+func newOrders() *orders { return &orders{seed: maphash.MakeSeed()} }
+
+// of is the index of a room's lock.
+func (o *orders) of(room string) int {
+	return int(maphash.String(o.seed, room) % uint64(len(o.locks)))
+}
+
 // inOrder has others wait who send to the same rooms, until what it returns is
 // called.
 func (b Broadcast) inOrder() (unlock func()) {
@@ -264,22 +277,18 @@ func (b Broadcast) inOrder() (unlock func()) {
 		n.order.Lock()
 		return n.order.Unlock
 	}
-	var rooms []*room
-	n.mu.RLock()
-	for _, name := range b.rooms {
-		if r := n.rooms[name]; r != nil {
-			rooms = append(rooms, r)
-		}
+	indices := make([]int, len(b.rooms))
+	for i, name := range b.rooms {
+		indices[i] = n.orders.of(name)
 	}
-	n.mu.RUnlock()
-	slices.SortFunc(rooms, func(a, b *room) int { return strings.Compare(a.name, b.name) })
-	rooms = slices.Compact(rooms)
-	for _, r := range rooms {
-		r.order.Lock()
+	slices.Sort(indices) // all take them in one order
+	indices = slices.Compact(indices)
+	for _, i := range indices {
+		n.orders.locks[i].Lock()
 	}
 	return func() {
-		for _, r := range rooms {
-			r.order.Unlock()
+		for _, i := range indices {
+			n.orders.locks[i].Unlock()
 		}
 	}
 }

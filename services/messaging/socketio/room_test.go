@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -197,6 +198,50 @@ func TestRoomOrder(t *testing.T) {
 			c.end(engineio.TransportClose)
 		}
 	})
+}
+
+// The members of a room agree on the order, though all of them leave and come again
+// in the middle of an event.
+func TestRoomOrderGoesOn(t *testing.T) {
+	s := NewServer(Options{})
+	n := s.Of("/")
+	var c []*session
+	var k []*Socket
+	for range 2 {
+		session := connect(t, s)
+		session.say("0")
+		socket := n.Socket(session.answered().SID)
+		socket.Join("a")
+		c, k = append(c, session), append(k, socket)
+	}
+	second := make(chan struct{})
+	var once sync.Once
+	anew := func(*Socket) Offset {
+		once.Do(func() {
+			for _, s := range k {
+				s.Leave("a")
+			}
+			for _, s := range k {
+				s.Join("a")
+			}
+			go func() {
+				defer close(second)
+				_ = n.To("a").Emit("second")
+			}()
+			select {
+			case <-second:
+				t.Error("the second came before the first")
+			case <-time.After(50 * time.Millisecond): // in which it does, where nothing holds it
+			}
+		})
+		return ""
+	}
+	_ = n.To("a").Offset(anew).Emit("first")
+	<-second
+	for _, c := range c {
+		c.want(`2["first"]`, `2["second"]`)
+		c.end(engineio.TransportClose)
+	}
 }
 
 // Many join, leave, send and end at once; then the rooms agree with the sockets.
