@@ -107,7 +107,7 @@ func crowd(b *testing.B, n int) (ns *socketio.Namespace, wait func()) {
 	b.Helper()
 	s := socketio.NewServer(socketio.Options{})
 	ns = s.Of("/")
-	ns.OnConnect(func(s *socketio.Socket) { s.Join("all") })
+	ns.OnConnect(func(s *socketio.Socket) { _ = s.Join("all") })
 	engine := engineio.NewServer(engineio.Options{PingInterval: time.Hour}, s.Open)
 	if err := engine.Start(); err != nil {
 		b.Fatal(err)

@@ -157,8 +157,8 @@ func (n *Namespace) remove(s *Socket) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	s.present = false
-	for len(s.rooms) > 0 {
-		n.leave(s, len(s.rooms)-1)
+	for r := range s.rooms {
+		n.leave(s, r)
 	}
 	s.rooms = nil
 	if n.sockets[s.id] == s {

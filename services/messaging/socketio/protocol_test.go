@@ -630,7 +630,7 @@ func TestDisconnectFromElsewhere(t *testing.T) {
 					return nil
 				})
 				c, socket := enter(t, s)
-				socket.Join("room")
+				_ = socket.Join("room")
 				go c.say(`2["work"]`)
 				synctest.Wait()
 				disconnect(socket)

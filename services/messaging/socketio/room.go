@@ -15,32 +15,42 @@ type room struct {
 	members []*Socket // the namespace's mu guards them
 }
 
-// membership is a socket's place in a room.
-type membership struct {
-	room  *room
-	index int // in the room's members
-}
+// ErrTooManyRooms refuses what would put a socket into more than Options.MaxRooms.
+var ErrTooManyRooms = errors.New("the socket is in too many rooms")
 
-// Join puts the socket into rooms. One that has ended stays out.
-func (s *Socket) Join(rooms ...string) {
+// Join puts the socket into rooms: into all of them, or, with ErrTooManyRooms, into
+// none. After OnDisconnect it is ErrDisconnected.
+func (s *Socket) Join(rooms ...string) error {
 	n := s.namespace
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !s.present {
-		return
+		return ErrDisconnected
 	}
+	if s.rooms == nil {
+		s.rooms = make(map[*room]int)
+	}
+	var joined []*room
 	for _, name := range rooms {
-		if s.membership(name) >= 0 {
+		r := n.rooms[name]
+		if s.isMember(r) {
 			continue
 		}
-		r := n.rooms[name]
+		if len(s.rooms) >= n.server.options.MaxRooms {
+			for _, r := range joined {
+				n.leave(s, r)
+			}
+			return ErrTooManyRooms
+		}
 		if r == nil {
 			r = &room{name: name}
 			n.rooms[name] = r
 		}
-		s.rooms = append(s.rooms, membership{room: r, index: len(r.members)})
+		s.rooms[r] = len(r.members)
 		r.members = append(r.members, s)
+		joined = append(joined, r)
 	}
+	return nil
 }
 
 // Leave takes the socket out of rooms.
@@ -49,46 +59,42 @@ func (s *Socket) Leave(rooms ...string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, name := range rooms {
-		if i := s.membership(name); i >= 0 {
-			n.leave(s, i)
+		if r := n.rooms[name]; s.isMember(r) {
+			n.leave(s, r)
 		}
 	}
 }
 
-// Rooms are the names of the rooms that the socket is in.
+// Rooms are the names of the rooms that the socket is in, sorted.
 func (s *Socket) Rooms() []string {
 	s.namespace.mu.RLock()
 	defer s.namespace.mu.RUnlock()
-	names := make([]string, len(s.rooms))
-	for i, m := range s.rooms {
-		names[i] = m.room.name
+	names := make([]string, 0, len(s.rooms))
+	for r := range s.rooms {
+		names = append(names, r.name)
 	}
+	slices.Sort(names)
 	return names
 }
 
-// membership is the index of a room in the socket's rooms, -1 if it is not in it;
-// under the namespace's mu.
-func (s *Socket) membership(name string) int {
-	return slices.IndexFunc(s.rooms, func(m membership) bool { return m.room.name == name })
+// isMember says whether the socket is in a room; under the namespace's mu.
+func (s *Socket) isMember(r *room) bool {
+	_, ok := s.rooms[r]
+	return ok
 }
 
-// leave takes a socket out of one of its rooms; under mu. The last of each list
-// takes the place that becomes free.
-func (n *Namespace) leave(s *Socket, i int) {
-	m := s.rooms[i]
-	r := m.room
+// leave takes a socket out of a room that it is in; under mu. The room's last member
+// takes its place.
+func (n *Namespace) leave(s *Socket, r *room) {
 	last := len(r.members) - 1
-	moved := r.members[last]
-	r.members[m.index], r.members[last] = moved, nil
+	index, moved := s.rooms[r], r.members[last]
+	r.members[index], r.members[last] = moved, nil
 	r.members = r.members[:last]
-	moved.rooms[moved.membership(r.name)].index = m.index
+	moved.rooms[r] = index
+	delete(s.rooms, r) // after that: it may have been the last itself
 	if last == 0 {
 		delete(n.rooms, r.name)
 	}
-	lastRoom := len(s.rooms) - 1
-	s.rooms[i] = s.rooms[lastRoom]
-	s.rooms[lastRoom] = membership{}
-	s.rooms = s.rooms[:lastRoom]
 }
 
 // Broadcast sends events to many sockets. Its methods return changed copies.
@@ -247,13 +253,13 @@ func (n *Namespace) members(name string, f func(s *Socket)) {
 			f(s)
 		}
 	}
-	if s := n.sockets[name]; s != nil && (r == nil || s.membership(name) < 0) {
+	if s := n.sockets[name]; s != nil && !s.isMember(r) {
 		f(s)
 	}
 }
 
 // in says whether a room has the socket; under the namespace's mu.
-func (s *Socket) in(room string) bool { return s.id == room || s.membership(room) >= 0 }
+func (s *Socket) in(room string) bool { return s.id == room || s.isMember(s.namespace.rooms[room]) }
 
 // orders are locks, of which each room has one by its name: a room is made anew when
 // its last member has left and another comes, while its order goes on.

@@ -32,10 +32,10 @@ func TestRooms(t *testing.T) {
 			s := NewServer(Options{})
 			n := s.Of("/")
 			c, k := crowd(t, s, 4)
-			k[0].Join("a", "b")
-			k[1].Join("a", "a")
-			k[2].Join("b")
-			k[2].Join("c")
+			_ = k[0].Join("a", "b")
+			_ = k[1].Join("a", "a")
+			_ = k[2].Join("b")
+			_ = k[2].Join("c")
 			for name, test := range map[string]struct {
 				to   Broadcast
 				want []int
@@ -89,7 +89,7 @@ func TestRooms(t *testing.T) {
 			n.OnDisconnect(func(s *Socket, _ Reason) { rooms[s.ID()] = s.Rooms() })
 			c, k := crowd(t, s, 3)
 			for _, s := range k {
-				s.Join("a", "b", "c")
+				_ = s.Join("a", "b", "c")
 			}
 			k[0].Leave("b", "x", "b")
 			if diff := cmp.Diff([]string{"a", "c"}, k[0].Rooms()); diff != "" {
@@ -99,7 +99,9 @@ func TestRooms(t *testing.T) {
 			if diff := cmp.Diff([]string{"a", "b", "c"}, rooms[k[1].ID()]); diff != "" {
 				t.Error(diff)
 			}
-			k[1].Join("a")
+			if err := k[1].Join("a"); err != ErrDisconnected { //nolint:errorlint // it is documented to be this
+				t.Error(err)
+			}
 			_ = n.To("a").Emit("x")
 			_ = n.To("b").Emit("y")
 			c[0].want(`2["x"]`)
@@ -113,11 +115,48 @@ func TestRooms(t *testing.T) {
 			}
 		})
 	})
+	t.Run("too many", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := NewServer(Options{MaxRooms: 3})
+			n := s.Of("/")
+			c, k := crowd(t, s, 2)
+			_ = k[1].Join("b")
+			for _, test := range []struct {
+				join []string
+				want error
+				in   []string
+			}{
+				{[]string{"a", "b", "a", "c", "b"}, nil, []string{"a", "b", "c"}},
+				{[]string{"c", "d"}, ErrTooManyRooms, []string{"a", "b", "c"}},
+				{[]string{"c", "a"}, nil, []string{"a", "b", "c"}},
+			} {
+				if err := k[0].Join(test.join...); err != test.want { //nolint:errorlint // it is documented to be this
+					t.Errorf("%q: %v", test.join, err)
+				}
+				if diff := cmp.Diff(test.in, k[0].Rooms()); diff != "" {
+					t.Error(diff)
+				}
+			}
+			k[0].Leave("a", "b")
+			if err := k[0].Join("b", "d", "e"); err != ErrTooManyRooms { //nolint:errorlint // it is documented to be this
+				t.Error(err)
+			}
+			if diff := cmp.Diff([]string{"c"}, k[0].Rooms()); diff != "" {
+				t.Error(diff)
+			}
+			if len(n.rooms) != 2 || !slices.Equal(n.To("b").Sockets(), k[1:]) {
+				t.Errorf("there are %d rooms", len(n.rooms))
+			}
+			for _, c := range c {
+				c.end(engineio.TransportClose)
+			}
+		})
+	})
 	t.Run("in namespaces of their own", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := NewServer(Options{})
 			for _, name := range []string{"/", "/b"} {
-				s.Of(name).OnConnect(func(s *Socket) { s.Join("a") })
+				s.Of(name).OnConnect(func(s *Socket) { _ = s.Join("a") })
 			}
 			c := connect(t, s)
 			c.say("0", "0/b,")
@@ -173,7 +212,7 @@ func TestRoomOrder(t *testing.T) {
 		s := NewServer(Options{})
 		c, k := crowd(t, s, 5)
 		for _, s := range k {
-			s.Join("a", "b")
+			_ = s.Join("a", "b")
 		}
 		var senders sync.WaitGroup
 		for i := range 4 {
@@ -211,7 +250,7 @@ func TestRoomOrderGoesOn(t *testing.T) {
 		session := connect(t, s)
 		session.say("0")
 		socket := n.Socket(session.answered().SID)
-		socket.Join("a")
+		_ = socket.Join("a")
 		c, k = append(c, session), append(k, socket)
 	}
 	second := make(chan struct{})
@@ -222,7 +261,7 @@ func TestRoomOrderGoesOn(t *testing.T) {
 				s.Leave("a")
 			}
 			for _, s := range k {
-				s.Join("a")
+				_ = s.Join("a")
 			}
 			go func() {
 				defer close(second)
@@ -263,7 +302,7 @@ func TestRoomsUnderLoad(t *testing.T) {
 					case 1:
 						_ = n.To(room, "0").Emit("x")
 					default:
-						socket.Join(room)
+						_ = socket.Join(room)
 					}
 				}
 				for _, room := range socket.Rooms() {
@@ -272,7 +311,7 @@ func TestRoomsUnderLoad(t *testing.T) {
 					}
 				}
 				c.end(engineio.TransportClose)
-				socket.Join("late")
+				_ = socket.Join("late")
 			}
 		})
 	}

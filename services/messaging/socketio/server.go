@@ -39,6 +39,8 @@ type Options struct {
 	// of them: 1,000,000. How large each may be is the transport's. A connection holds
 	// one packet at most: while its attachments come, or while OnConnect runs.
 	MaxPacket int
+	// MaxRooms is how many rooms a socket may be in: 1000.
+	MaxRooms int
 	// MaxAcks is how many acknowledgements of a socket's may be waited for: 256.
 	MaxAcks int
 
@@ -73,6 +75,7 @@ func (o Options) withDefaults() Options {
 		{&o.MaxConnecting, 64},
 		{&o.MaxAttachments, 10},
 		{&o.MaxPacket, 1_000_000},
+		{&o.MaxRooms, 1000},
 		{&o.MaxAcks, 256},
 	} {
 		if *d.value == 0 {

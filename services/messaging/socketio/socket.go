@@ -61,7 +61,7 @@ type Socket struct {
 
 	// The namespace's mu guards these.
 	present bool
-	rooms   []membership
+	rooms   map[*room]int // its index in the room's members
 }
 
 // postponed is a packet that waits until OnConnect has returned. Nothing more is

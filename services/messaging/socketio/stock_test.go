@@ -248,8 +248,12 @@ func TestStockRooms(t *testing.T) {
 	n := s.Of("/")
 	n.On("join", func(s *socketio.Socket, e socketio.Event) <-chan struct{} {
 		var room string
-		if err := e.Args.Decode(&room); err == nil {
-			s.Join(room)
+		err := e.Args.Decode(&room)
+		if err == nil {
+			err = s.Join(room)
+		}
+		if err != nil {
+			t.Error(err)
 		}
 		_ = e.Ack.Send(s.Rooms())
 		return nil
@@ -428,7 +432,7 @@ func TestStockRecovery(t *testing.T) {
 				for i := s.Data.(int); i < len(st.events); i++ { //nolint:forcetypeassert // the hook's
 					_ = s.Emit("e", st.events[i], socketio.Offset(strconv.Itoa(i+1)))
 				}
-				s.Join("all")
+				_ = s.Join("all")
 				sockets <- s
 			})
 			sv := serve(t, engineio.Options{}, s)
