@@ -72,6 +72,7 @@ func (c *conn) Message(kind engineio.Kind, message []byte) (pause <-chan struct{
 	}
 	if err != nil {
 		c.server.counters.malformed.Add(1)
+		c.server.options.Log.Debug("socketio: a client broke the rules", "error", err)
 		c.engine.Close(closeProtocol, err.Error())
 	}
 	return pause
@@ -247,7 +248,10 @@ func (c *conn) send(kind packetType, namespace string, data []byte) {
 }
 
 // Closed ends the sockets.
-func (c *conn) Closed(reason engineio.Reason, _ error) {
+func (c *conn) Closed(reason engineio.Reason, err error) {
+	if err != nil {
+		c.server.options.Log.Debug("socketio: a connection broke", "reason", reason, "error", err)
+	}
 	if c.partial != nil {
 		c.partial.timer.Stop()
 		c.partial = nil

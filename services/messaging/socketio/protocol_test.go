@@ -2,6 +2,8 @@ package socketio
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -608,6 +610,39 @@ func TestDisconnect(t *testing.T) {
 			c.end(engineio.TransportClose)
 		})
 	})
+}
+
+// What was the client's fault, or the network's, is for whoever asks for it.
+func TestDebugLog(t *testing.T) {
+	for level, want := range map[slog.Level]string{
+		slog.LevelInfo: "",
+		slog.LevelDebug: `level=DEBUG msg="socketio: a client broke the rules" error="malformed packet: its type is unknown"` + "\n" +
+			`level=DEBUG msg="socketio: a connection broke" reason="ping timeout" error="no pong"` + "\n",
+	} {
+		t.Run(level.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log strings.Builder
+				s := NewServer(Options{Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{
+					Level: level,
+					ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+						if a.Key == slog.TimeKey {
+							return slog.Attr{}
+						}
+						return a
+					},
+				}))})
+				s.Of("/")
+				c, _ := enter(t, s)
+				c.say("abc")
+				c.end(engineio.ForcedClose)
+				other, _ := enter(t, s)
+				other.handler.Closed(engineio.PingTimeout, errors.New("no pong"))
+				if log.String() != want {
+					t.Errorf("the log has %s", log.String())
+				}
+			})
+		})
+	}
 }
 
 // Whoever disconnects a socket, and whenever: OnDisconnect is the last of it, and is

@@ -48,8 +48,8 @@ type Options struct {
 	// connection's life, in the place of the request, so it should be small.
 	// Handshakes and sockets have it.
 	Facts func(c Conn, r *http.Request) any
-	// Log is told why middleware failed, of which the client is told nothing. Nil tells
-	// nobody.
+	// Log is told why middleware failed, of which the client is told nothing; and at
+	// level debug what was wrong with a packet or broke a connection. Nil tells nobody.
 	Log *slog.Logger
 }
 
