@@ -34,13 +34,19 @@ type server struct {
 // serve serves until the test's end.
 func serve(t *testing.T, o engineio.Options, s *socketio.Server) *server {
 	t.Helper()
+	return serveBehind(t, o, s, func(h http.Handler) http.Handler { return h })
+}
+
+// serveBehind serves behind what passes requests on.
+func serveBehind(t *testing.T, o engineio.Options, s *socketio.Server, front func(http.Handler) http.Handler) *server {
+	t.Helper()
 	o.CloseTimeout = time.Second // for drivers that are gone
 	engine := engineio.NewServer(o, s.Open)
 	if err := engine.Start(); err != nil {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/socket.io/", engine)
+	mux.Handle("/socket.io/", front(engine))
 	h := httptest.NewServer(mux)
 	sv := &server{Server: s, engine: engine, url: h.URL}
 	t.Cleanup(func() {
