@@ -2,21 +2,23 @@ package socketio_test
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"net/http"
-	"time"
+	"net/http/httptest"
+	"regexp"
+	"strings"
 
 	"github.com/marketplane/marketplane/services/messaging/engineio"
 	"github.com/marketplane/marketplane/services/messaging/socketio"
 )
 
-// An echo server, for the clients that are made with io(url, {path: "/echo/"}).
+// An echo server, for clients that are made with io(url, {path: "/any/path/"}).
 func Example() {
 	sockets := socketio.NewServer(socketio.Options{})
 	sockets.Of("/").OnAny(func(s *socketio.Socket, e socketio.Event) <-chan struct{} {
-		if e.Ack != nil {
-			_ = e.Ack.Send(e.Args)
-		} else {
-			_ = s.Emit(e.Name, e.Args)
+		if s.Emit(e.Name, e.Args) != nil { // too much waits: the client does not read
+			s.Conn().Abort()
 		}
 		return nil
 	})
@@ -25,14 +27,25 @@ func Example() {
 		panic(err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/echo/", engine)
-	server := &http.Server{Addr: "127.0.0.1:0", Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	go func() { _ = server.ListenAndServe() }()
+	mux.Handle("/any/path/", engine)
+	web := httptest.NewServer(mux)
+	defer web.Close()
+	defer engine.Shutdown(context.Background()) // before the server's end: a poll waits
 
-	// At the end, the sessions first: a poll waits.
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	_ = engine.Shutdown(ctx)
-	_ = server.Shutdown(ctx)
-	// Output:
+	// What a client does that polls.
+	ask := func(response *http.Response, err error) string {
+		if err != nil {
+			panic(err)
+		}
+		defer response.Body.Close()
+		body, _ := io.ReadAll(response.Body)
+		return string(body)
+	}
+	url := web.URL + "/any/path/?EIO=4&transport=polling"
+	url += "&sid=" + regexp.MustCompile(`"sid":"(.*?)"`).FindStringSubmatch(ask(http.Get(url)))[1]
+	ask(http.Post(url, "text/plain", strings.NewReader("40\x1e"+`42["hello",{"to":"all"}]`)))
+	_, event, _ := strings.Cut(ask(http.Get(url)), "\x1e")
+	fmt.Println(event)
+	ask(http.Post(url, "text/plain", strings.NewReader("1")))
+	// Output: 42["hello",{"to":"all"}]
 }
