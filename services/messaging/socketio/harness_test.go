@@ -158,6 +158,18 @@ func (c *session) wantClosed(code int) {
 	}
 }
 
+// wantClosedAfter says that the server closes the session after a time, and not
+// before.
+func (c *session) wantClosedAfter(d time.Duration, code int) {
+	c.t.Helper()
+	time.Sleep(d - 1)
+	synctest.Wait()
+	c.wantOpen()
+	time.Sleep(time.Nanosecond)
+	synctest.Wait()
+	c.wantClosed(code)
+}
+
 func (c *session) wantOpen() {
 	c.t.Helper()
 	c.mu.Lock()
