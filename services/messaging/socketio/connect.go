@@ -65,12 +65,12 @@ const (
 // Recovery is what a namespace says of connection state recovery; see
 // [Namespace.Recover].
 type Recovery struct {
-	// PID goes to the client, which brings it back when it reconnects. It tells its
-	// program that it was recovered if this is the one that it brought. If it is empty
-	// the client brings nothing.
+	// PID goes to the client, which brings it back when it reconnects. The socket is
+	// recovered, here and at the client, if this is the one that it brought. If it is
+	// empty the client brings nothing.
 	PID string
-	// SID, if it is not empty, is the id of the earlier socket, as which this one goes
-	// on.
+	// SID, if it is not empty, is the id of the earlier socket, which this one takes
+	// over.
 	SID string
 }
 
@@ -206,8 +206,9 @@ type answer struct {
 func (s *Socket) admit(h *Handshake, recovery Recovery) bool {
 	s.id, s.Data = h.SID, h.Data
 	if recovery.SID != "" {
-		s.id, s.recovered = recovery.SID, true
+		s.id = recovery.SID
 	}
+	s.recovered = recovery.PID != "" && recovery.PID == h.PID     // the stock client reckons so
 	data, _ := json.Marshal(answer{SID: s.id, PID: recovery.PID}) // strings can be encoded
 	c := s.conn
 	c.mu.Lock()
@@ -228,7 +229,7 @@ func (s *Socket) greet() {
 	if s.recovered {
 		counters.recovered.Add(1)
 	}
-	if before := s.namespace.add(s); before != nil {
+	if before := s.namespace.add(s); before != nil && before.conn != s.conn {
 		before.conn.engine.Abort() // the client has left it, and nobody noticed
 	}
 	s.namespace.onConnect(s)

@@ -597,6 +597,10 @@ func TestRecover(t *testing.T) {
 				return Recovery{}, &Refusal{Message: "No"}
 			case "old":
 				return Recovery{PID: h.PID, SID: "earlier"}, nil
+			case "other":
+				return Recovery{PID: "another", SID: "earlier"}, nil
+			case "same":
+				return Recovery{PID: h.PID}, nil
 			default:
 				return Recovery{PID: "new of " + h.SID}, nil
 			}
@@ -643,6 +647,24 @@ func TestRecover(t *testing.T) {
 			c.end(engineio.TransportClose)
 		})
 	})
+	t.Run("as the client reckons, which looks at the PID", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s, _ := server()
+			for pid, want := range map[string][]string{
+				"other": {`0{"sid":"earlier","pid":"another"}`, `2["missed",false,"1"]`},
+				"same":  {`0{"sid":"*","pid":"same"}`, `2["missed",true,"1"]`},
+			} {
+				c := connect(t, s)
+				c.say(`0{"pid":"` + pid + `"}`)
+				synctest.Wait()
+				c.want(want...)
+				c.end(engineio.TransportClose)
+			}
+			if n := s.Stats().Recovered; n != 1 {
+				t.Errorf("%d are recovered", n)
+			}
+		})
+	})
 	t.Run("refused", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s, _ := server()
@@ -687,6 +709,30 @@ func TestRecover(t *testing.T) {
 			if n.Socket("earlier") != nil || s.Stats().Sockets != 0 {
 				t.Error("the second is left")
 			}
+		})
+	})
+	t.Run("while the program hears of the end of the earlier socket", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s, _ := server()
+			n := s.Of("/")
+			n.OnDisconnect(func(s *Socket, _ Reason) {
+				c := s.Conn().(*session) //nolint:forcetypeassert // it is a test's
+				c.say(`0{"pid":"old"}`)  // which may come before this returns
+				synctest.Wait()
+				c.wantOpen()
+				n.onDisconnect = func(*Socket, Reason) {}
+			})
+			c := connect(t, s)
+			c.say(`0{"pid":"old"}`)
+			synctest.Wait()
+			first := n.Socket("earlier")
+			first.Disconnect()
+			synctest.Wait()
+			c.want(`0{"sid":"earlier","pid":"old"}`, `2["missed",true,"1"]`, `1`, `0{"sid":"earlier","pid":"old"}`, `2["missed",true,"1"]`)
+			if second := n.Socket("earlier"); second == nil || second == first || s.Stats().Sockets != 1 {
+				t.Error("the second has gone with the first")
+			}
+			c.end(engineio.TransportClose)
 		})
 	})
 	t.Run("off", func(t *testing.T) {

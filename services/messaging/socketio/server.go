@@ -162,7 +162,7 @@ type Stats struct {
 	// Undecided are the CONNECTs for which a connection was closed, as nobody could
 	// find out whether to let the client in.
 	Undecided int64
-	// Recovered are those of Connected that go on as an earlier socket.
+	// Recovered are those of Connected that were; see [Recovery].
 	Recovered int64
 	// EventsIn are the events that came, and EventsOut those that went, to each
 	// receiver.

@@ -78,8 +78,8 @@ func (s *Socket) ID() string { return s.id }
 // Namespace is the namespace that the socket is in.
 func (s *Socket) Namespace() *Namespace { return s.namespace }
 
-// Recovered says whether the socket goes on as an earlier one; see
-// [Namespace.Recover].
+// Recovered says whether the socket goes on as an earlier one, as its client was
+// told; see [Recovery].
 func (s *Socket) Recovered() bool { return s.recovered }
 
 // Conn is the connection, which other namespaces share.
