@@ -19,24 +19,29 @@ const (
 	closeTryAgain = 1013
 )
 
-// Conn is the Engine.IO session that sockets stand on, an [engineio.Conn]. What it
-// sends is not Socket.IO's; it is for its facts and for closing it.
+// Conn is the Engine.IO session that sockets stand on: what an [engineio.Conn] can do
+// but send, which the sockets do.
 type Conn interface {
 	ID() string
 	Transport() engineio.Transport
 	LastRead() time.Time
-	Send(kind engineio.Kind, parts ...[]byte) error
-	SendAll(packets ...engineio.Packet) error
 	HasRoom() bool
 	Room(ctx context.Context) error
 	Close(code int, reason string)
 	Abort()
 }
 
+// engine is the rest.
+type engine interface {
+	Conn
+	Send(kind engineio.Kind, parts ...[]byte) error
+	SendAll(packets ...engineio.Packet) error
+}
+
 // conn is a connection: the sockets of a client, one for each namespace.
 type conn struct {
 	server *Server
-	engine Conn
+	engine engine
 	facts  any
 
 	// The engine calls one method at a time, and this is theirs: a packet whose

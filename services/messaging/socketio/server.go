@@ -116,7 +116,7 @@ func NewServer(options Options) *Server {
 // Open is for engineio.NewServer: it begins the protocol on a session.
 func (s *Server) Open(c *engineio.Conn, r *http.Request) engineio.Handler { return s.open(c, r) }
 
-func (s *Server) open(e Conn, r *http.Request) *conn {
+func (s *Server) open(e engine, r *http.Request) *conn {
 	s.serving.Store(true)
 	c := &conn{server: s, engine: e, facts: s.options.Facts(e, r)}
 	s.counters.connections.Add(1)
