@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"unicode/utf8"
 )
 
 // packetType is a packet's type (Socket.IO protocol v5, "Exchange protocol").
@@ -50,13 +49,10 @@ type malformed string
 
 func (m malformed) Error() string { return "malformed packet: " + string(m) }
 
-// decodePacket decodes a packet's text, of which the packet's parts remain parts.
-// The placeholders are checked, too: each of the attachments stands at one place.
+// decodePacket decodes a packet's text, of which the packet's parts remain parts. It
+// is UTF-8: the engine sees to that. The placeholders are checked, too: each of the attachments stands at one place.
 func decodePacket(text []byte, maxAttachments int) (packet, error) {
 	p := packet{namespace: []byte(mainNamespace), id: noID}
-	if !utf8.Valid(text) {
-		return p, malformed("it is not UTF-8")
-	}
 	if len(text) == 0 || text[0] < '0' || text[0] > '6' {
 		return p, malformed("its type is unknown")
 	}

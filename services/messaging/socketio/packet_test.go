@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -109,7 +110,6 @@ func TestDecodeMalformed(t *testing.T) {
 		"nothing":                        ``,
 		"no type":                        `abc`,
 		"an unknown type":                `7`,
-		"no UTF-8":                       "2[\"a\xff\"]",
 		"CONNECT with an array":          `0[]`,
 		"CONNECT with null":              `0null`,
 		"CONNECT with a string":          `0"token"`,
@@ -189,6 +189,9 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
+		if !utf8.Valid(text) {
+			return // which the engine takes from nobody
+		}
 		p, err := decodePacket(text, 10)
 		if err != nil {
 			return
@@ -253,7 +256,7 @@ func FuzzSession(f *testing.F) {
 		for message := range bytes.SplitSeq(script, []byte{0}) {
 			if binary, ok := bytes.CutPrefix(message, []byte{1}); ok {
 				c.say("bin:" + string(binary))
-			} else {
+			} else if utf8.Valid(message) {
 				c.say(string(message))
 			}
 			if c.closing != "" {
