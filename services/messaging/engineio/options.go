@@ -57,8 +57,7 @@ type Options struct {
 	// clients that send no Origin. It is asked for every request, on WebSocket, too.
 	Origin func(r *http.Request, origin string) bool
 	// NewID makes a session's id, which stands in URLs, and must neither come twice
-	// nor be guessed: 20
-	// random bytes in base64url by default.
+	// nor be guessed: 20 random bytes in base64url by default.
 	NewID func() string
 	// Refuse is asked before a session begins; nil lets it begin. It may block.
 	Refuse func(r *http.Request) *Refusal

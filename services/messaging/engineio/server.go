@@ -99,22 +99,23 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		c.close(ServerShutdown, closeRestart, string(ServerShutdown))
 	}
 	ended := make(chan struct{})
-	go func() {
-		s.running.Wait()
-		close(ended)
+	go func() { //nolint:gosec // G118: it goes on when ctx is done
+		defer close(ended)
+		s.running.Wait() // there may be handshakes, whatever ctx says
+		_ = s.group.Wait(context.Background())
+		if s.started.Load() {
+			_ = s.wheel.Stop(context.Background()) // which takes no time
+		}
 	}()
 	select {
 	case <-ended:
+		return nil
 	case <-ctx.Done():
 		for _, c := range s.drain() {
 			c.Abort()
 		}
+		return ctx.Err()
 	}
-	err := s.group.Wait(ctx)
-	if s.started.Load() {
-		_ = s.wheel.Stop(ctx) // which takes no time
-	}
-	return err //nolint:wrapcheck // it is the context's
 }
 
 // drain takes no new sessions, and returns those that there are.

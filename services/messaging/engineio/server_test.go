@@ -113,6 +113,45 @@ func TestShutdownMeetsAHandshake(t *testing.T) {
 	}
 }
 
+// A session that is about to begin when a shutdown is given up ends, too.
+func TestShutdownGivesUpOnAHandshake(t *testing.T) {
+	t.Parallel()
+	for _, transport := range []Transport{Polling, WebSocket} {
+		t.Run(string(transport), func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t, Options{}, echo)
+			begun, release := make(chan struct{}), make(chan struct{})
+			h.begun = func(*recorder, *http.Request) {
+				close(begun)
+				<-release
+			}
+			asked, over := make(chan struct{}), make(chan struct{})
+			go func() {
+				defer close(asked)
+				if transport == Polling {
+					_, _ = h.do(h.ctx, "GET", newPolling, nil, nil)
+				} else if ws, _, err := h.dial(newWebSocket, nil); err == nil { // and says nothing
+					defer func() { _ = ws.CloseNow() }()
+					wait(t, "the end", over)
+				}
+			}()
+			wait(t, "the handshake", begun)
+			ctx, cancel := context.WithCancel(h.ctx)
+			cancel()
+			if err := h.server.Shutdown(ctx); !errors.Is(err, context.Canceled) {
+				t.Errorf("shutdown: %v", err)
+			}
+			close(release)
+			rec := wait(t, "the session", h.opened)
+			if end := wait(t, "the end", rec.closed); end.reason != ServerShutdown {
+				t.Errorf("ended with %+v", end)
+			}
+			close(over)
+			<-asked
+		})
+	}
+}
+
 // A session on WebSocket that says nothing has no goroutine, and neither have its
 // timers.
 func TestSilentSessionsHaveNoGoroutine(t *testing.T) {
