@@ -17,7 +17,13 @@ func Self(t testing.TB, variable, value string) (pid int, lines *bufio.Scanner) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	command := exec.CommandContext(t.Context(), program) //nolint:gosec // G204: it is this one
+	return Program(t, program, variable, value)
+}
+
+// Program does so with the test's own program as it was built in another way.
+func Program(t testing.TB, program, variable, value string) (pid int, lines *bufio.Scanner) {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), program)
 	command.Env = append(os.Environ(), variable+"="+value)
 	command.Stderr = os.Stderr
 	in, err := command.StdinPipe()

@@ -11,8 +11,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"runtime"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -37,6 +35,13 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if os.Getenv(serverVariable) != "" {
+		if err := runServer(); err != nil {
+			fmt.Fprintln(os.Stderr, "server:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	os.Exit(m.Run())
 }
 
@@ -49,27 +54,9 @@ func runCrowd(address, number string) error {
 	}
 	var received atomic.Int64
 	for range n {
-		conn, err := net.Dial("tcp", address)
+		_, r, err := enter(address)
 		if err != nil {
 			return err
-		}
-		_, err = fmt.Fprintf(conn, "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", address)
-		if err != nil {
-			return err
-		}
-		r := bufio.NewReaderSize(conn, 1024)
-		response, err := http.ReadResponse(r, nil) //nolint:bodyclose // it has none: the connection is a WebSocket
-		if err != nil || response.StatusCode != http.StatusSwitchingProtocols {
-			return fmt.Errorf("handshake: %v, %w", response, err)
-		}
-		if _, err := conn.Write([]byte{0x81, 0x82, 0, 0, 0, 0, '4', '0'}); err != nil { // masked with zeros
-			return err
-		}
-		for range 2 { // OPEN and CONNECT
-			if err := skipFrame(r); err != nil {
-				return err
-			}
 		}
 		go func() {
 			for skipFrame(r) == nil {
@@ -82,6 +69,33 @@ func runCrowd(address, number string) error {
 	fmt.Println("connected")
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return err
+}
+
+// enter connects a client to the main namespace, over WebSocket.
+func enter(address string) (net.Conn, *bufio.Reader, error) {
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return nil, nil, err
+	}
+	_, err = fmt.Fprintf(conn, "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", address)
+	if err != nil {
+		return nil, nil, err
+	}
+	r := bufio.NewReaderSize(conn, 1024)
+	response, err := http.ReadResponse(r, nil) //nolint:bodyclose // it has none: the connection is a WebSocket
+	if err != nil || response.StatusCode != http.StatusSwitchingProtocols {
+		return nil, nil, fmt.Errorf("handshake: %v, %w", response, err)
+	}
+	if _, err := conn.Write([]byte{0x81, 0x82, 0, 0, 0, 0, '4', '0'}); err != nil { // masked with zeros
+		return nil, nil, err
+	}
+	for range 2 { // OPEN and CONNECT
+		if err := skipFrame(r); err != nil {
+			return nil, nil, err
+		}
+	}
+	return conn, r, nil
 }
 
 // skipFrame reads a frame (RFC 6455, section 5.2).
@@ -170,37 +184,6 @@ func BenchmarkDelivery(b *testing.B) {
 			b.ReportMetric(float64((cpu(b)-before).Nanoseconds())/float64(rounds*receivers), "cpu-ns/op")
 		})
 	}
-}
-
-// What a silent connection over WebSocket holds that is connected to one namespace
-// and in one room. Use -benchtime 1x.
-func BenchmarkIdleConnection(b *testing.B) {
-	const connections = 8000
-	beforeRSS, beforeHeap := memory(b)
-	n, _ := crowd(b, connections)
-	time.Sleep(time.Second) // nothing tells when the workers have gone to rest
-	afterRSS, afterHeap := memory(b)
-	b.ReportMetric(float64(afterRSS-beforeRSS)/connections, "RSS-B/conn")
-	b.ReportMetric(float64(afterHeap-beforeHeap)/connections, "heap-B/conn")
-	b.ReportMetric(0, "ns/op")
-	runtime.KeepAlive(n)
-}
-
-// memory is what the process holds, and what of it is in use on the heap.
-func memory(b *testing.B) (rss, heap int64) {
-	b.Helper()
-	debug.FreeOSMemory()
-	statm, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		b.Skip("only Linux tells")
-	}
-	pages, err := strconv.ParseInt(strings.Fields(string(statm))[1], 10, 64)
-	if err != nil {
-		b.Fatal(err)
-	}
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return pages * int64(os.Getpagesize()), int64(m.HeapAlloc)
 }
 
 // cpu is the processor time of this process.
