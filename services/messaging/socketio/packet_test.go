@@ -2,9 +2,12 @@ package socketio
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -231,46 +234,75 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// Whatever a client sends, in whatever order, is answered or ends the connection.
+// Whatever a client sends, in whatever order, is answered or ends the connection. A
+// script's messages have zeros between them; those that begin with 1 are binary, and
+// 2 has the OnConnect of /b return.
 func FuzzSession(f *testing.F) {
 	for _, seed := range []string{
 		"0\x002[\"a\"]\x001", "0/b,{}\x000\x0051-7[\"a\",{\"_placeholder\":true,\"num\":0}]\x00\x01x\x0030[1]", "0/none\x004{}",
+		"0/b,\x002/b,[\"a\"]\x002/b,[\"b\"]\x001/b,", "0/b,\x00\x02\x002/b,[\"a\"]\x001/b,", "0/b,\x003/b,0[]\x001/b,\x000/b,\x00\x02\x00\x02",
+		"0/b,\x0051-/b,[\"a\",{\"_placeholder\":true,\"num\":0}]\x00\x01x\x002/b,[\"b\"]",
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, script []byte) {
-		s := NewServer(Options{})
-		for _, name := range []string{"/", "/b"} {
-			n := s.Of(name)
-			n.OnConnect(func(s *Socket) { _ = s.EmitAck(time.Hour, func(Args, error) {}, "hello") })
-			n.OnAny(func(s *Socket, e Event) <-chan struct{} {
-				_ = e.Ack.Send(e.Args)
-				if err := s.Emit(e.Name, e.Args); err != nil {
-					t.Errorf("%q: %v", e.Name, err)
-				}
-				return nil
-			})
-		}
-		c := &session{t: t}
-		c.handler = s.open(c, httptestRequest(t))
-		for message := range bytes.SplitSeq(script, []byte{0}) {
-			if binary, ok := bytes.CutPrefix(message, []byte{1}); ok {
-				c.say("bin:" + string(binary))
-			} else if utf8.Valid(message) {
-				c.say(string(message))
-			}
-			if c.closing != "" {
-				break
-			}
-		}
-		for _, text := range c.heard() {
-			if _, err := decodePacket([]byte(text), 10); err != nil && !strings.HasPrefix(text, "bin:") {
-				t.Errorf("sent %q: %v", text, err)
-			}
-		}
-		c.end(engineio.TransportClose)
-		if st := s.Stats(); st.Sockets != 0 || st.Connections != 0 {
-			t.Errorf("%+v", st)
-		}
+		synctest.Test(t, func(t *testing.T) { playScript(t, script) })
 	})
+}
+
+func playScript(t *testing.T, script []byte) {
+	t.Helper()
+	s := NewServer(Options{})
+	goOn := make(chan struct{}, 1)
+	s.Of("/b").Use(func(context.Context, *Handshake) error { return nil })
+	for _, name := range []string{"/", "/b"} {
+		n := s.Of(name)
+		n.OnConnect(func(s *Socket) {
+			if name == "/b" {
+				<-goOn
+			}
+			_ = s.EmitAck(time.Hour, func(Args, error) {}, "hello")
+		})
+		n.OnAny(func(s *Socket, e Event) <-chan struct{} {
+			_ = e.Ack.Send(e.Args)
+			if err := s.Emit(e.Name, e.Args); err != nil && !errors.Is(err, ErrDisconnected) {
+				t.Errorf("%q: %v", e.Name, err)
+			}
+			return nil
+		})
+	}
+	c := &session{t: t}
+	c.handler = s.open(c, httptestRequest(t))
+	for message := range bytes.SplitSeq(script, []byte{0}) {
+		var pause <-chan struct{}
+		if binary, ok := bytes.CutPrefix(message, []byte{1}); ok {
+			pause = c.say("bin:" + string(binary))
+		} else if string(message) == "\x02" {
+			select {
+			case goOn <- struct{}{}:
+			default:
+			}
+		} else if utf8.Valid(message) {
+			pause = c.say(string(message))
+		}
+		if pause != nil { // the engine hands nothing on meanwhile
+			goOn <- struct{}{}
+			<-pause
+		}
+		synctest.Wait()
+		if c.closing != "" {
+			break
+		}
+	}
+	for _, text := range c.heard() {
+		if _, err := decodePacket([]byte(text), 10); err != nil && !strings.HasPrefix(text, "bin:") {
+			t.Errorf("sent %q: %v", text, err)
+		}
+	}
+	c.end(engineio.TransportClose)
+	close(goOn)
+	synctest.Wait()
+	if st := s.Stats(); st.Sockets != 0 || st.Connections != 0 {
+		t.Errorf("%+v", st)
+	}
 }
