@@ -1,22 +1,17 @@
 package socketio_test
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/marketplane/marketplane/services/internal/testkit/stockclient"
 	"github.com/marketplane/marketplane/services/messaging/engineio"
 	"github.com/marketplane/marketplane/services/messaging/socketio"
 )
@@ -76,131 +71,24 @@ func newServer(t *testing.T) *socketio.Server {
 	return socketio.NewServer(socketio.Options{Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 }
 
-// driver is a process with stock clients; see its driver.js.
+// driver is a process with stock clients.
 type driver struct {
-	t      *testing.T
-	stdin  io.Writer
-	events chan happening
-
-	upgraded map[string]bool // clients
+	*stockclient.Driver
+	t *testing.T
 }
 
 // happening is what the driver tells.
-type happening struct {
-	Client, What string
-
-	Transport string
-	ID        string
-	Recovered bool
-	Reason    string
-	Message   string
-	Data      any
-	Event     string
-	Args      []any
-	Error     string
-}
+type happening = stockclient.Happening
 
 func startDriver(t *testing.T) *driver {
 	t.Helper()
-	dir := filepath.Join("..", "..", "internal", "testkit", "stockclient", "client")
-	if _, err := os.Stat(filepath.Join(dir, "node_modules")); err != nil {
-		t.Fatalf("the stock client's packages are not installed: run make test, or npm ci in %s", dir)
-	}
-	cmd := exec.CommandContext(t.Context(), "node", "driver.js")
-	cmd.Dir, cmd.Stderr = dir, os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	d := &driver{t: t, stdin: stdin, events: make(chan happening, 1000), upgraded: map[string]bool{}}
-	go func() {
-		defer close(d.events)
-		lines := bufio.NewScanner(stdout)
-		lines.Buffer(nil, 10<<20)
-		for lines.Scan() {
-			var h happening
-			if err := json.Unmarshal(lines.Bytes(), &h); err != nil {
-				t.Errorf("the driver says %.200s", lines.Text())
-			}
-			d.events <- h
-		}
-	}()
-	t.Cleanup(func() {
-		_ = stdin.Close()
-		for range d.events { // until it has ended
-		}
-		if err := cmd.Wait(); err != nil && t.Context().Err() == nil {
-			t.Errorf("the driver: %v", err)
-		}
-	})
-	return d
-}
-
-// do gives a command.
-func (d *driver) do(command string, parameters map[string]any) {
-	d.t.Helper()
-	line := map[string]any{"command": command}
-	for k, v := range parameters {
-		line[k] = v
-	}
-	b, err := json.Marshal(line)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	if _, err := d.stdin.Write(append(b, '\n')); err != nil {
-		d.t.Fatal(err)
-	}
-}
-
-// next is what happens next, but for upgrades.
-func (d *driver) next() happening {
-	d.t.Helper()
-	for {
-		if h := d.any(); h.What != "upgrade" {
-			return h
-		}
-	}
-}
-
-func (d *driver) any() happening {
-	d.t.Helper()
-	select {
-	case h, ok := <-d.events:
-		if !ok {
-			d.t.Fatal("the driver has ended")
-		}
-		if h.What == "upgrade" {
-			d.upgraded[h.Client] = true
-		}
-		return h
-	case <-time.After(patience):
-		d.t.Fatal("nothing happens")
-	}
-	return happening{}
+	return &driver{stockclient.Start(t, patience), t}
 }
 
 // until skips what happens until something of a kind does.
-func (d *driver) until(what string) happening {
+func (d *driver) until(what string) {
 	d.t.Helper()
-	for {
-		if h := d.any(); h.What == what {
-			return h
-		}
-	}
-}
-
-// upgrade returns when a client has upgraded.
-func (d *driver) upgrade(client string) {
-	d.t.Helper()
-	for !d.upgraded[client] {
-		d.until("upgrade")
+	for d.Any().What != what { //nolint:revive // it is skipped
 	}
 }
 
@@ -208,7 +96,7 @@ func (d *driver) upgrade(client string) {
 func (d *driver) want(list ...happening) {
 	d.t.Helper()
 	for _, want := range list {
-		got := d.next()
+		got := d.Next()
 		if want.ID == "" {
 			got.ID = ""
 		}
@@ -225,7 +113,7 @@ func (d *driver) want(list ...happening) {
 func (d *driver) wantAll(list ...happening) {
 	d.t.Helper()
 	for range list {
-		got := d.next()
+		got := d.Next()
 		got.ID, got.Transport = "", ""
 		i := 0
 		for i < len(list) && !reflect.DeepEqual(got, list[i]) {
@@ -237,39 +125,6 @@ func (d *driver) wantAll(list ...happening) {
 		}
 		list = append(list[:i:i], list[i+1:]...)
 	}
-}
-
-// connect makes a client, with options of the stock client's.
-func (d *driver) connect(client, url string, options map[string]any) {
-	d.t.Helper()
-	d.do("connect", map[string]any{"client": client, "url": url, "options": options})
-}
-
-// enter makes a client and returns when it is connected.
-func (d *driver) enter(client, url string, options map[string]any) happening {
-	d.t.Helper()
-	d.connect(client, url, options)
-	h := d.next()
-	if h.Client != client || h.What != "connect" || h.ID == "" || h.Recovered {
-		d.t.Fatalf("%s: %+v", client, h)
-	}
-	return h
-}
-
-func (d *driver) emit(client, event string, args ...any) {
-	d.t.Helper()
-	d.do("emit", map[string]any{"client": client, "event": event, "args": args})
-}
-
-func (d *driver) send(client, event string, args ...any) {
-	d.t.Helper()
-	d.do("send", map[string]any{"client": client, "event": event, "args": args})
-}
-
-// say gives a command about a client.
-func (d *driver) say(command, client string) {
-	d.t.Helper()
-	d.do(command, map[string]any{"client": client})
 }
 
 // What happens, in short.

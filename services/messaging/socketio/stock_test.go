@@ -47,7 +47,7 @@ func TestStockTransports(t *testing.T) {
 			s.Of("/").OnConnect(func(s *socketio.Socket) { sockets <- s })
 			sv := serve(t, engineio.Options{MaxPayload: 1<<20 + 100, MaxQueued: 4 << 20}, s)
 			d := startDriver(t)
-			first := d.enter("a", sv.url, options)
+			first := d.Enter("a", sv.url, options)
 			socket := receive(t, sockets)
 			if first.ID != socket.ID() {
 				t.Errorf("the client is %s, and %s here", first.ID, socket.ID())
@@ -55,29 +55,29 @@ func TestStockTransports(t *testing.T) {
 			transport := "polling"
 			switch {
 			case options == nil:
-				d.upgrade("a")
+				d.UntilUpgraded("a")
 				transport = "websocket"
 			case name == "WebSocket alone":
 				transport = "websocket"
 			}
 
-			d.send("a", "text", 1, "2", map[string]any{"3": []any{true, nil}}, "ä€𝄞\u2028")
+			d.Send("a", "text", 1, "2", map[string]any{"3": []any{true, nil}}, "ä€𝄞\u2028")
 			want := event("a", "text", 1.0, "2", map[string]any{"3": []any{true, nil}}, "ä€𝄞\u2028")
 			want.Transport = transport
 			d.want(want)
 
-			d.emit("a", "asked")
+			d.Emit("a", "asked")
 			d.want(ack("a", "asked"))
-			d.emit("a", "asked", 1, "2")
+			d.Emit("a", "asked", 1, "2")
 			d.want(ack("a", "asked", 1.0, "2"))
 
 			blob := []any{bytesOf("AAEC"), map[string]any{"deep": []any{bytesOf(""), "x", bytesOf("/w==")}}}
-			d.send("a", "blob", blob...)
+			d.Send("a", "blob", blob...)
 			d.want(event("a", "blob", blob...))
-			d.emit("a", "blob", blob...)
+			d.Emit("a", "blob", blob...)
 			d.want(ack("a", "blob", blob...))
 
-			d.emit("a", "large", long(1<<20))
+			d.Emit("a", "large", long(1<<20))
 			d.want(ack("a", "large", long(1<<20)))
 
 			type result struct {
@@ -103,7 +103,7 @@ func TestStockTransports(t *testing.T) {
 
 			const many = 300
 			for i := range many {
-				d.send("a", "n", i)
+				d.Send("a", "n", i)
 			}
 			for i := range many {
 				d.want(event("a", "n", float64(i)))
@@ -131,14 +131,14 @@ func TestStockUpgradeLosesNothing(t *testing.T) {
 	release := sync.OnceFunc(func() { close(upgrade) })
 	t.Cleanup(release)
 	d := startDriver(t)
-	d.enter("a", sv.url, nil)
+	d.Enter("a", sv.url, nil)
 	const enough = 200
 	sent, came := 0, map[string]int{} // over each transport
 	for n := 0; n < sent || n == 0; n++ {
 		for ; sent < n+50 && came["websocket"] < enough && n < 20_000; sent++ { // some are always on their way
-			d.send("a", "n", sent)
+			d.Send("a", "n", sent)
 		}
-		h := d.next()
+		h := d.Next()
 		came[h.Transport]++
 		if came["polling"] == enough {
 			release()
@@ -169,16 +169,16 @@ func TestStockAckTimeouts(t *testing.T) {
 	n.OnConnect(func(s *socketio.Socket) { sockets <- s })
 	sv := serve(t, engineio.Options{}, s)
 	d := startDriver(t)
-	d.enter("a", sv.url, nil)
+	d.Enter("a", sv.url, nil)
 	socket := receive(t, sockets)
 
-	d.do("emit", map[string]any{"client": "a", "event": "kept", "timeout": 50})
+	d.Do("emit", map[string]any{"client": "a", "event": "kept", "timeout": 50})
 	late := receive(t, acks)
 	d.want(happening{Client: "a", What: "ack", Event: "kept", Error: "operation has timed out", Args: []any{}})
 	if err := late.Send("late"); err != nil {
 		t.Error(err)
 	}
-	d.emit("a", "kept")
+	d.Emit("a", "kept")
 	go func() { _ = (<-acks).Send("from elsewhere") }()
 	d.want(ack("a", "kept", "from elsewhere"))
 
@@ -195,7 +195,7 @@ func TestStockAckTimeouts(t *testing.T) {
 		t.Error(err)
 	}
 	d.want(event("a", "mute"))
-	d.emit("a", "bye")
+	d.Emit("a", "bye")
 	d.wantAll(disconnected("a", "io server disconnect"), happening{Client: "a", What: "ack", Event: "bye", Error: "socket has been disconnected", Args: []any{}})
 	if err := receive(t, errs); !errors.Is(err, socketio.ErrDisconnected) {
 		t.Error(err)
@@ -222,11 +222,11 @@ func TestStockMiddleware(t *testing.T) {
 	echo(n)
 	sv := serve(t, engineio.Options{}, s)
 	d := startDriver(t)
-	d.connect("a", sv.url, nil)
+	d.Connect("a", sv.url, nil)
 	d.want(happening{Client: "a", What: "connect_error", Message: "Not authorized", Data: map[string]any{"code": 401.0}})
-	d.do("auth", map[string]any{"client": "a", "auth": map[string]any{"token": "good"}})
-	d.send("a", "early") // the client keeps it until it is let in
-	d.say("open", "a")
+	d.Do("auth", map[string]any{"client": "a", "auth": map[string]any{"token": "good"}})
+	d.Send("a", "early") // the client keeps it until it is let in
+	d.Say("open", "a")
 	d.want(connected("a"), event("a", "you are", "user"), event("a", "early"))
 }
 
@@ -239,27 +239,27 @@ func TestStockNamespaces(t *testing.T) {
 	s.Of("/admin").Use(func(context.Context, *socketio.Handshake) error { return nil })
 	sv := serve(t, engineio.Options{}, s)
 	d := startDriver(t)
-	d.enter("main", sv.url, nil)
+	d.Enter("main", sv.url, nil)
 	d.want(event("main", "welcome", "/"))
-	d.enter("chat", sv.url+"/chat", nil)
+	d.Enter("chat", sv.url+"/chat", nil)
 	d.want(event("chat", "welcome", "/chat"))
-	d.enter("admin", sv.url+"/admin", nil)
+	d.Enter("admin", sv.url+"/admin", nil)
 	d.want(event("admin", "welcome", "/admin"))
 	if n := s.Stats(); n.Connections != 1 || n.Sockets != 3 {
 		t.Errorf("%d connections and %d sockets", n.Connections, n.Sockets)
 	}
-	d.connect("none", sv.url+"/none", nil)
+	d.Connect("none", sv.url+"/none", nil)
 	d.want(happening{Client: "none", What: "connect_error", Message: "Invalid namespace"})
-	d.send("chat", "x", bytesOf("AAEC"))
+	d.Send("chat", "x", bytesOf("AAEC"))
 	d.want(event("chat", "x", bytesOf("AAEC")))
-	d.emit("admin", "y", 1)
+	d.Emit("admin", "y", 1)
 	d.want(ack("admin", "y", 1.0))
 
-	d.say("disconnect", "chat")
+	d.Say("disconnect", "chat")
 	d.want(disconnected("chat", "io client disconnect"))
-	d.emit("main", "z")
+	d.Emit("main", "z")
 	d.want(ack("main", "z"))
-	d.say("open", "chat")
+	d.Say("open", "chat")
 	d.want(connected("chat"), event("chat", "welcome", "/chat"))
 }
 
@@ -286,15 +286,15 @@ func TestStockRooms(t *testing.T) {
 	sv := serve(t, engineio.Options{}, s)
 	d := startDriver(t)
 	for client, options := range map[string]map[string]any{"a": nil, "b": ways["polling alone"], "c": ways["WebSocket alone"], "d": nil} {
-		d.enter(client, sv.url, options)
+		d.Enter(client, sv.url, options)
 	}
 	for client, room := range map[string]string{"a": "red", "b": "red", "c": "blue"} {
-		d.emit(client, "join", room)
+		d.Emit(client, "join", room)
 		d.want(ack(client, "join", []any{room}))
 	}
-	d.emit("c", "join", "red")
+	d.Emit("c", "join", "red")
 	d.want(ack("c", "join", []any{"blue", "red"}))
-	d.emit("a", "say", "hello", bytesOf("AAEC"))
+	d.Emit("a", "say", "hello", bytesOf("AAEC"))
 	d.wantAll(ack("a", "say"), event("b", "said", "hello", bytesOf("AAEC")))
 	if err := n.To("red", "blue").Emit("all", 1); err != nil {
 		t.Error(err)
@@ -314,7 +314,7 @@ func TestStockDisconnects(t *testing.T) {
 		back           bool
 	}{
 		"the client leaves": {
-			func(d *driver, _ *socketio.Socket) { d.say("disconnect", "a") },
+			func(d *driver, _ *socketio.Socket) { d.Say("disconnect", "a") },
 			"client namespace disconnect", "io client disconnect", false,
 		},
 		"the server disconnects": {
@@ -326,7 +326,7 @@ func TestStockDisconnects(t *testing.T) {
 			"server namespace disconnect", "io server disconnect", false,
 		},
 		"the network goes": {
-			func(d *driver, _ *socketio.Socket) { d.say("cut", "a") },
+			func(d *driver, _ *socketio.Socket) { d.Say("cut", "a") },
 			"transport close", "transport close", true,
 		},
 		"the server drains": {
@@ -339,13 +339,13 @@ func TestStockDisconnects(t *testing.T) {
 		},
 		"a malformed packet": {
 			func(d *driver, _ *socketio.Socket) {
-				d.do("raw", map[string]any{"client": "a", "text": "abc"})
+				d.Do("raw", map[string]any{"client": "a", "text": "abc"})
 			},
 			"forced close", "transport close", true,
 		},
 		"an event before CONNECT": {
 			func(d *driver, _ *socketio.Socket) {
-				d.do("raw", map[string]any{"client": "a", "text": `2/other,["x"]`})
+				d.Do("raw", map[string]any{"client": "a", "text": `2/other,["x"]`})
 			},
 			"forced close", "transport close", true,
 		},
@@ -359,7 +359,7 @@ func TestStockDisconnects(t *testing.T) {
 			n.OnDisconnect(func(_ *socketio.Socket, reason socketio.Reason) { reasons <- reason })
 			sv := serve(t, engineio.Options{}, s)
 			d := startDriver(t)
-			d.enter("a", sv.url, map[string]any{"transports": []string{"websocket"}})
+			d.Enter("a", sv.url, map[string]any{"transports": []string{"websocket"}})
 			test.do(d, receive(t, sockets))
 			d.want(disconnected("a", test.client))
 			reason := receive(t, reasons)
@@ -372,7 +372,7 @@ func TestStockDisconnects(t *testing.T) {
 			if test.back {
 				d.want(connected("a"))
 			} else {
-				d.say("open", "a")
+				d.Say("open", "a")
 				d.want(connected("a"))
 			}
 		})
@@ -388,8 +388,8 @@ func TestStockDisconnects(t *testing.T) {
 		})
 		sv := serve(t, engineio.Options{PingInterval: 500 * time.Millisecond, PingTimeout: 500 * time.Millisecond}, s)
 		d := startDriver(t)
-		d.enter("a", sv.url, ways["WebSocket alone"])
-		d.do("block", map[string]any{"ms": 3000})
+		d.Enter("a", sv.url, ways["WebSocket alone"])
+		d.Do("block", map[string]any{"ms": 3000})
 		if reason := receive(t, reasons); reason != "ping timeout" {
 			t.Errorf("the server says %s", reason)
 		}
@@ -402,7 +402,7 @@ func TestStockDisconnects(t *testing.T) {
 		s.Of("/").OnDisconnect(func(_ *socketio.Socket, reason socketio.Reason) { reasons <- reason })
 		sv := serve(t, engineio.Options{}, s)
 		d := startDriver(t)
-		d.enter("a", sv.url, nil)
+		d.Enter("a", sv.url, nil)
 		sv.shutdown(t)
 		d.want(disconnected("a", "transport close"))
 		if reason := receive(t, reasons); reason != "server shutting down" {
@@ -461,7 +461,7 @@ func TestStockRecovery(t *testing.T) {
 				st.add(text, func(offset socketio.Offset) { _ = n.To("all").Emit("e", text, offset) })
 			}
 
-			first := d.enter("a", sv.url, options)
+			first := d.Enter("a", sv.url, options)
 			socket := receive(t, sockets)
 			say("one")
 			say("two")
@@ -490,7 +490,7 @@ func TestStockRecovery(t *testing.T) {
 			st.mu.Unlock()
 			socket.Conn().Abort()
 			d.until("disconnect")
-			if h := d.next(); h.What != "connect" || h.Recovered || h.ID == first.ID {
+			if h := d.Next(); h.What != "connect" || h.Recovered || h.ID == first.ID {
 				t.Errorf("what is lost was recovered: %+v", h)
 			}
 			receive(t, sockets)
@@ -529,7 +529,7 @@ func TestStockComesBackWhenUndecided(t *testing.T) {
 			d := startDriver(t)
 			comesBack := func(disconnects int) happening {
 				for {
-					h := d.next()
+					h := d.Next()
 					switch {
 					case h.What == "disconnect" && disconnects > 0:
 						disconnects--
@@ -541,7 +541,7 @@ func TestStockComesBackWhenUndecided(t *testing.T) {
 				}
 			}
 			failures.Store(2)
-			d.connect("a", sv.url, options)
+			d.Connect("a", sv.url, options)
 			if h := comesBack(2); h.Recovered {
 				t.Errorf("%+v", h)
 			}
@@ -566,7 +566,7 @@ func TestStockWithoutRecovery(t *testing.T) {
 	s.Of("/").OnConnect(func(s *socketio.Socket) { sockets <- s })
 	sv := serve(t, engineio.Options{}, s)
 	d := startDriver(t)
-	d.enter("a", sv.url, nil)
+	d.Enter("a", sv.url, nil)
 	socket := receive(t, sockets)
 	if err := socket.Emit("e", "text"); err != nil {
 		t.Error(err)
