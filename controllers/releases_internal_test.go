@@ -120,6 +120,14 @@ func TestDecideRelease(t *testing.T) {
 			releases{},
 			"spec.messaging.support: release v0.1.0 does not have it: remove it, or set spec.version to v0.2.0",
 		},
+		"the one before, with options of Socket.IO": {
+			facts{
+				spec:   v1alpha1.MarketplaceSpec{Messaging: v1alpha1.MessagingSpec{SocketIO: &v1alpha1.SocketIOSpec{}}},
+				status: told("v0.1.0", "mp:dev-1"),
+			},
+			releases{},
+			"spec.messaging.socketIO: release v0.1.0 does not have it: remove it, or set spec.version to v0.2.0",
+		},
 		"the one before, with notifications": {
 			facts{
 				spec: v1alpha1.MarketplaceSpec{Messaging: v1alpha1.MessagingSpec{

@@ -95,6 +95,10 @@ func TestRefusals(t *testing.T) {
 			spec:    "messaging: {allowedOrigins: ['https://a.example,https://b.example']}",
 			wantErr: "an allowed origin must be scheme://host",
 		},
+		"recovery that is neither on nor off": {
+			spec:    "messaging: {socketIO: {connectionStateRecovery: sometimes}}",
+			wantErr: "spec.messaging.socketIO.connectionStateRecovery: Unsupported value: \"sometimes\": supported values: \"Enabled\", \"Disabled\"",
+		},
 		"support agent by name": {
 			spec:    "messaging: {support: {userIDs: [anna]}}",
 			wantErr: "spec.messaging.support.userIDs[0]: Invalid value: \"anna\": a user id must be a UUID in lower case",

@@ -57,6 +57,8 @@ type messagingConfig struct {
 	trustedProxies []netip.Prefix
 	agents         []uuid.UUID // the marketplace's support
 	notifications  notificationsConfig
+	// noRecovery keeps connection state recovery from Socket.IO clients.
+	noRecovery bool
 }
 
 // notificationsConfig says whom to tell of messages for users who are not
@@ -69,7 +71,7 @@ type notificationsConfig struct {
 func readMessaging(source *env.Source) messagingConfig {
 	return messagingConfig{
 		origins: readOrigins(source), trustedProxies: readTrustedProxies(source), agents: readAgents(source),
-		notifications: readNotifications(source),
+		notifications: readNotifications(source), noRecovery: !source.Bool(contract.EnvSocketIORecovery, true),
 	}
 }
 
@@ -156,9 +158,12 @@ func addMessaging(p *platform, own messagingConfig) error {
 	}
 	sockets := wsapi.NewServer(service, connections, liveSessions{p.sessions}, options, p.log, p.registry)
 	stock := &socketIO{log: p.log, key: store.SealingKey, make: func(key []byte) (*sioapi.Server, error) {
-		places, err := seal.New(key, "socket.io recovery")
-		if err != nil {
-			return nil, err
+		var places *seal.Sealer
+		if !own.noRecovery {
+			var err error
+			if places, err = seal.New(key, "socket.io recovery"); err != nil {
+				return nil, err
+			}
 		}
 		return sioapi.NewServer(service, connections, liveSessions{p.sessions}, sioapi.Options{
 			AllowedOrigins: own.origins, Addresses: addresses, Places: places, Door: options.Door,

@@ -116,6 +116,9 @@ const (
 	// EnvSupportUserIDs is, for messaging, a comma-separated list of the users
 	// (at most 50 ids) who answer in support conversations.
 	EnvSupportUserIDs = "MARKETPLANE_SUPPORT_USER_IDS"
+	// EnvSocketIORecovery says whether messaging offers connection state recovery to
+	// Socket.IO clients: true, which is the default, or false.
+	EnvSocketIORecovery = "MARKETPLANE_SOCKETIO_RECOVERY"
 	// EnvNotificationsURL is, for messaging, the endpoint that is told of messages
 	// for users who are not connected; empty for none. EnvNotificationsKeyFile is
 	// the path of a file with the keys that requests to it are signed with, which

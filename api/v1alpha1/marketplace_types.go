@@ -421,6 +421,10 @@ type MessagingSpec struct {
 	// can't open support conversations.
 	// +optional
 	Support *SupportSpec `json:"support,omitempty"`
+	// socketIO says how Socket.IO clients are served, at /socket.io/. Default: with
+	// connection state recovery.
+	// +optional
+	SocketIO *SocketIOSpec `json:"socketIO,omitempty"`
 	// notifications tells a push or mail back end of messages for users who are
 	// not connected. Default: nobody is told.
 	// +optional
@@ -432,6 +436,27 @@ type MessagingSpec struct {
 	// +optional
 	Template *PodTemplate `json:"template,omitempty"`
 }
+
+// SocketIOSpec is how Socket.IO clients are served.
+type SocketIOSpec struct {
+	// connectionStateRecovery sends clients that come back what they missed, on any
+	// pod, as Socket.IO's feature of that name does. Events of the durable stream
+	// have a second argument then, a string that clients bring back. Disabled leaves
+	// it away, and clients reload what they missed.
+	// +optional
+	// +kubebuilder:default=Enabled
+	// +kubebuilder:validation:Enum=Enabled;Disabled
+	ConnectionStateRecovery Toggle `json:"connectionStateRecovery,omitempty"`
+}
+
+// Toggle turns something on or off.
+type Toggle string
+
+// The toggles.
+const (
+	Enabled  Toggle = "Enabled"
+	Disabled Toggle = "Disabled"
+)
 
 // NotificationsSpec is who is told of messages that a user has neither read nor
 // a connection for: by a signed HTTP request for each, at least once, without

@@ -109,6 +109,13 @@ var charts = []chart{
 		{`sum by (code) (rate(marketplane_messaging_ws_closes_total{{ours}}[$__rate_interval]))`, "closes {{code}}"},
 		{`sum(rate(marketplane_messaging_connections_refused_total{{ours}}[$__rate_interval]))`, "refused"},
 	}},
+	{title: "Socket.IO sessions", help: "By their transport. One that is forwarded has its WebSocket on another pod than its session.", queries: []query{
+		{`sum by (transport) (marketplane_messaging_socketio_sessions{{ours}})`, "{{transport}}"},
+	}},
+	{title: "Socket.IO connects and closes", unit: "ops", queries: []query{
+		{`sum by (result) (rate(marketplane_messaging_socketio_connects_total{{ours}}[$__rate_interval]))`, "{{result}}"},
+		{`sum by (reason) (rate(marketplane_messaging_socketio_closes_total{{ours}}[$__rate_interval]))`, "closes {{reason}}"},
+	}},
 	{title: "Commands and events", unit: "ops", queries: []query{
 		{`sum by (op, result) (rate(marketplane_messaging_commands_total{{ours}}[$__rate_interval]))`, "{{op}} {{result}}"},
 		{`sum(rate(marketplane_messaging_events_delivered_total{{ours}}[$__rate_interval]))`, "events delivered"},

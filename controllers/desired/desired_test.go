@@ -98,6 +98,7 @@ messaging:
   drain: {floorSeconds: 3, windowSeconds: 12}
   allowedOrigins: [https://app.example.com, http://localhost:3000]
   support: {userIDs: [01890a5d-ac96-774b-bcce-b302099a8057, 01890a5d-ac96-774b-bcce-b302099a8058]}
+  socketIO: {connectionStateRecovery: Disabled}
   notifications:
     url: https://push.example.com:8443/marketplane?tenant=7
     secretRef: {name: push, key: signing}

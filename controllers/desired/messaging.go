@@ -1,12 +1,14 @@
 package desired
 
 import (
+	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/intstr"
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
 
 	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/api/v1alpha1"
 )
 
 // messaging holds the clients' connections. An update brings the whole new
@@ -31,6 +33,10 @@ func (r renderer) messaging() Object {
 			agents = append(agents, string(id))
 		}
 		environment = append(environment, env(contract.EnvSupportUserIDs, strings.Join(agents, ",")))
+	}
+	if spec.SocketIO != nil && r.in.Release != FirstRelease { // which does not speak it
+		recovery := spec.SocketIO.ConnectionStateRecovery != v1alpha1.Disabled
+		environment = append(environment, env(contract.EnvSocketIORecovery, strconv.FormatBool(recovery)))
 	}
 	notifications := r.notifications()
 	return r.deployment(workload{

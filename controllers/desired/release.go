@@ -42,6 +42,8 @@ func Lacks(release string, spec v1alpha1.MarketplaceSpec) string {
 		return "spec.bus.external"
 	case spec.Messaging.Support != nil:
 		return "spec.messaging.support"
+	case spec.Messaging.SocketIO != nil:
+		return "spec.messaging.socketIO"
 	case spec.Messaging.Notifications != nil:
 		return "spec.messaging.notifications"
 	default:

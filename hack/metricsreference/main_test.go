@@ -43,6 +43,10 @@ func TestReadSources(t *testing.T) {
 			source: imports + "var (\nof = []string{`x`}\nd = prometheus.NewDesc(`marketplane_c`, `C.`, append(slices.Clone(of), `y`), nil)\n)",
 			want:   []metric{{name: "marketplane_c", kind: "gauge", help: "C.", labels: []string{"x", "y"}}},
 		},
+		"a counter's description": {
+			source: imports + "var d = prometheus.NewDesc(`marketplane_c_total`, `C.`, nil, nil)",
+			want:   []metric{{name: "marketplane_c_total", kind: "counter", help: "C."}},
+		},
 		"no metrics": {source: "package p\nvar x = prometheus.NewCounter()"},
 		"a name that is computed": {
 			source:  imports + "var c = prometheus.NewCounter(prometheus.CounterOpts{Name: prefix + `a_total`, Help: `A.`})",

@@ -174,7 +174,8 @@ func (r *reader) readCall(call *ast.CallExpr) error {
 	return r.take(call, m)
 }
 
-// readDescription reads what a collector tells; those here are gauges.
+// readDescription reads what a collector tells: a counter if its name ends as those
+// of counters do, and a gauge otherwise.
 func (r *reader) readDescription(call *ast.CallExpr) error {
 	m := metric{kind: "gauge"}
 	var err error
@@ -186,6 +187,9 @@ func (r *reader) readDescription(call *ast.CallExpr) error {
 	}
 	if m.labels, err = r.strings(call.Args[2]); err != nil {
 		return err
+	}
+	if strings.HasSuffix(m.name, "_total") {
+		m.kind = "counter"
 	}
 	return r.take(call, m)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -49,6 +50,19 @@ func (s *Source) List(name string) []string {
 		}
 	}
 	return out
+}
+
+// Bool returns true or false, or the default when the variable is not set.
+func (s *Source) Bool(name string, byDefault bool) bool {
+	switch s.String(name, strconv.FormatBool(byDefault)) {
+	case "true":
+		return true
+	case "false":
+		return false
+	default:
+		s.Fail(name, errors.New("must be true or false"))
+		return byDefault
+	}
 }
 
 // Duration returns a Go duration between low and high, or the default.

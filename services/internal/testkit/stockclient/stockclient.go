@@ -23,7 +23,7 @@ type Driver struct {
 	stdin    io.Writer
 	events   chan Happening
 
-	kept     []Happening // what Find went past
+	kept     []Happening     // what Find went past
 	upgraded map[string]bool // clients
 }
 
