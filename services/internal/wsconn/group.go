@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/marketplane/marketplane/services/internal/poller"
 )
 
 // Options bound the connections of a Group. Zero values mean the defaults.
@@ -62,8 +64,8 @@ const maxIdle = 64
 type Group struct {
 	options Options
 	queued  atomic.Int64
-	running sync.WaitGroup // connections, flushers, workers and pings
-	poller  *poller        // nil where there is none
+	running sync.WaitGroup       // connections, flushers, workers and pings
+	poller  *poller.Poller[Conn] // nil where there is none
 
 	ready chan *Conn // has something to read
 	idle  atomic.Int32
@@ -89,7 +91,7 @@ func NewGroup(options Options) *Group {
 
 // Start begins to watch for what peers send.
 func (g *Group) Start() (err error) {
-	g.poller, err = newPoller()
+	g.poller, err = poller.New((*Conn).wake)
 	return err
 }
 
@@ -109,7 +111,7 @@ func (g *Group) Wait(ctx context.Context) error {
 				g.gathers[i].end()
 			}
 			if g.poller != nil {
-				g.poller.stop()
+				g.poller.Stop()
 			}
 		})
 	}()

@@ -71,7 +71,7 @@ func (c *Conn) rest() (resting bool, err error) {
 	}
 	first := !c.in.known
 	c.in.known = true
-	if err := c.group.poller.watch(c, first); err != nil {
+	if err := c.group.poller.Watch(c.fd, c, first); err != nil {
 		c.in.failed = err
 		return false, err
 	}
@@ -192,7 +192,7 @@ func (c *Conn) shakeHands(code int, reason string) error {
 func (c *Conn) end(closure Closure) {
 	c.in.release()
 	if c.in.known {
-		c.group.poller.forget(c)
+		c.group.poller.Forget(c.fd, c)
 	}
 	c.Discard()
 	c.handler.Closed(closure)

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,6 +47,7 @@ type pod struct {
 	public   *http.Server
 	internal *http.Server
 	opened   chan *session
+	asked    atomic.Int64 // how many requests the internal server has had
 	stopped  bool
 }
 
@@ -101,6 +103,7 @@ func newPod(t testing.TB, options Options, engine engineio.Options) *pod {
 func (p *pod) start(internal net.Listener, options Options, engine engineio.Options, open func(*engineio.Conn, *http.Request) engineio.Handler) {
 	t := p.t
 	t.Helper()
+	setDefault(&options.CloseTimeout, time.Second) // some clients do not answer
 	p.self = netip.MustParseAddrPort(internal.Addr().String())
 	p.relay = New(p.self, newSealer(t), options, prometheus.NewRegistry())
 	if err := p.relay.Start(t.Context()); err != nil {
@@ -117,7 +120,10 @@ func (p *pod) start(internal net.Listener, options Options, engine engineio.Opti
 	p.url = "http://" + public.Addr().String()
 	p.public = serve(t, public, mux)
 	inside := http.NewServeMux()
-	inside.Handle(path, Internal(p.engine))
+	inside.Handle(path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.asked.Add(1)
+		Internal(p.engine).ServeHTTP(w, r)
+	}))
 	p.internal = serve(t, internal, inside)
 	t.Cleanup(p.stop)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/marketplane/marketplane/services/internal/poller"
 	"github.com/marketplane/marketplane/services/internal/wsconn"
 	"github.com/marketplane/marketplane/services/messaging/seal"
 )
@@ -29,7 +30,7 @@ type Options struct {
 	RequestTimeout time.Duration
 	// WriteTimeout is for how long either side may take nothing: 10 s.
 	WriteTimeout time.Duration
-	// CloseTimeout is how long one side of a socket may outlive the other: 10 s.
+	// CloseTimeout is how long one side of a socket may outlive the other: 5 s.
 	CloseTimeout time.Duration
 	// Window is over how long Stop closes the forwarded sockets: at once.
 	Window time.Duration
@@ -45,7 +46,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.HandshakeTimeout, 10*time.Second)
 	setDefault(&o.RequestTimeout, time.Minute)
 	setDefault(&o.WriteTimeout, 10*time.Second)
-	setDefault(&o.CloseTimeout, 10*time.Second)
+	setDefault(&o.CloseTimeout, 5*time.Second)
 	setDefault(&o.MaxRequests, 50_000)
 	setDefault(&o.MaxSockets, 100_000)
 	return o
@@ -78,10 +79,12 @@ type Relay struct {
 	dialer    net.Dialer
 	transport *http.Transport
 	metrics   metrics
+	poller    *poller.Poller[side] // nil where there is none
 
 	abandon context.Context //nolint:containedctx // ends all requests
 	cancel  context.CancelFunc
-	running sync.WaitGroup // requests, and whoever serves sockets
+	running sync.WaitGroup // requests, sockets, and whoever copies for them
+	once    sync.Once
 
 	mu       sync.Mutex
 	stopping bool
@@ -176,13 +179,23 @@ func Internal(sessions http.Handler) http.Handler {
 }
 
 // Start begins to watch for what sockets bring.
-func (f *Relay) Start(context.Context) error { return nil }
+func (f *Relay) Start(context.Context) (err error) {
+	f.poller, err = poller.New((*side).wake)
+	return err
+}
 
 // Sockets is how many sockets are forwarded at this moment.
 func (f *Relay) Sockets() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.sockets)
+}
+
+func (f *Relay) forget(s *socket) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.sockets, s)
+	f.running.Done()
 }
 
 // take admits a request; false if there are too many.
@@ -227,6 +240,9 @@ func (f *Relay) Stop(ctx context.Context) error {
 	f.closeAll()
 	<-gone
 	f.transport.CloseIdleConnections()
+	if f.poller != nil {
+		f.once.Do(f.poller.Stop)
+	}
 	return err
 }
 
@@ -241,17 +257,20 @@ func (f *Relay) drain(ctx context.Context) error {
 		left = append(left, s)
 	}
 	f.mu.Unlock()
-	steps := max(1, int(f.options.Window/step))
+	start, total := time.Now(), len(left)
 	ticker := time.NewTicker(step)
 	defer ticker.Stop()
-	for ; len(left) > 0; steps-- {
-		due := (len(left) + steps - 1) / max(1, steps)
-		for _, s := range left[:due] {
-			s.shut()
+	for {
+		due := total
+		if elapsed := time.Since(start); elapsed < f.options.Window {
+			due = int(int64(total) * int64(elapsed) / int64(f.options.Window))
 		}
-		left = left[due:]
+		for len(left) > total-due {
+			left[0].shut()
+			left = left[1:]
+		}
 		if len(left) == 0 {
-			break
+			return nil
 		}
 		select {
 		case <-ticker.C:
@@ -259,7 +278,6 @@ func (f *Relay) drain(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	return nil
 }
 
 func (f *Relay) closeAll() {

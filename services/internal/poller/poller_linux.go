@@ -1,4 +1,4 @@
-package wsconn
+package poller
 
 import (
 	"errors"
@@ -8,19 +8,23 @@ import (
 	"syscall"
 )
 
-// poller watches silent connections (epoll(7)), so that they need no goroutine
-// each. It waits in Go's own poller, which can watch a poller.
-type poller struct {
+// Poller watches (epoll(7)). It waits in Go's own poller, which can watch a
+// poller. T is what the program has for a connection.
+type Poller[T any] struct {
+	wake func(*T)
 	file *os.File
 	raw  syscall.RawConn
 	fd   int
 	done chan struct{}
 
 	mu    sync.Mutex
-	conns []*Conn // by their file descriptors
+	conns []*T // by their file descriptors
 }
 
-func newPoller() (*poller, error) {
+// New makes a poller, or nil where there is none. wake is called from one
+// goroutine; it must not block, and may hear late of a connection that nobody
+// watches any more.
+func New[T any](wake func(*T)) (*Poller[T], error) {
 	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
@@ -32,51 +36,52 @@ func newPoller() (*poller, error) {
 		_ = file.Close()
 		return nil, fmt.Errorf("poll for sockets: %w", err)
 	}
-	p := &poller{file: file, raw: raw, fd: fd, done: make(chan struct{})}
+	p := &Poller[T]{wake: wake, file: file, raw: raw, fd: fd, done: make(chan struct{})}
 	go p.run()
 	return p, nil
 }
 
-// stop ends the watching. Nothing is watched any more.
-func (p *poller) stop() {
+// Stop ends the watching. Nothing is watched any more.
+func (p *Poller[T]) Stop() {
 	_ = p.file.Close() // run ends
 	<-p.done
 }
 
-// watch wakes the connection, once, when there is something to read, or the end
-// of it. The first call for a connection says so.
-func (p *poller) watch(c *Conn, first bool) error {
+// Watch wakes the connection with a file descriptor, once, when there is something
+// to read, or the end of it. The first call for a connection says so. The caller
+// sees to it that the connection is not closed at the same time.
+func (p *Poller[T]) Watch(fd int32, c *T, first bool) error {
 	op := syscall.EPOLL_CTL_MOD
 	if first {
 		op = syscall.EPOLL_CTL_ADD
 		p.mu.Lock()
-		for len(p.conns) <= int(c.fd) {
+		for len(p.conns) <= int(fd) {
 			p.conns = append(p.conns, nil)
 		}
-		p.conns[c.fd] = c
+		p.conns[fd] = c
 		p.mu.Unlock()
 	}
-	event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT, Fd: c.fd}
-	if err := syscall.EpollCtl(p.fd, op, int(c.fd), &event); err != nil {
+	event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT, Fd: fd}
+	if err := syscall.EpollCtl(p.fd, op, int(fd), &event); err != nil {
 		return fmt.Errorf("epoll_ctl: %w", err)
 	}
 	return nil
 }
 
-// forget is called when a connection is closed, of which the kernel knows. Its
+// Forget is called when a connection is closed, of which the kernel knows. Its
 // file descriptor may be another one's by now.
-func (p *poller) forget(c *Conn) {
+func (p *Poller[T]) Forget(fd int32, c *T) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if int(c.fd) < len(p.conns) && p.conns[c.fd] == c {
-		p.conns[c.fd] = nil
+	if int(fd) < len(p.conns) && p.conns[fd] == c {
+		p.conns[fd] = nil
 	}
 }
 
-func (p *poller) run() {
+func (p *Poller[T]) run() {
 	defer close(p.done)
 	var events [128]syscall.EpollEvent
-	var ready [len(events)]*Conn
+	var ready [len(events)]*T
 	for {
 		var n int
 		var err error
@@ -97,7 +102,7 @@ func (p *poller) run() {
 		p.mu.Unlock()
 		for i, c := range ready[:n] {
 			if c != nil { // a late word of one that is gone
-				c.wake()
+				p.wake(c)
 			}
 			ready[i] = nil
 		}
