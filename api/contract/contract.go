@@ -65,6 +65,10 @@ const (
 	// EnvInstance names this process in logs, metrics and the instance header:
 	// the pod's name.
 	EnvInstance = "MARKETPLANE_INSTANCE"
+	// EnvAddress is, for messaging, the IP address at which its other processes
+	// reach the port of EnvInternalListen: the pod's. Without it, a process
+	// serves the Socket.IO sessions alone that began there.
+	EnvAddress = "MARKETPLANE_ADDRESS"
 	// EnvListen and EnvInternalListen are host:port addresses.
 	EnvListen         = "MARKETPLANE_LISTEN"
 	EnvInternalListen = "MARKETPLANE_INTERNAL_LISTEN"

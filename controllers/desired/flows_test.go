@@ -250,7 +250,9 @@ func TestFlowMatrix(t *testing.T) {
 		clients  = []string{"dns", "ingress", "operator", "prometheus", "stranger", "stranger beside", "world"}
 		embedded = slices.Concat(
 			each(services, " -> database: database"), []string{"migrate -> database: database"},
-			each(services, " -> bus: bus"), []string{"bus -> bus: route"})
+			each(services, " -> bus: bus"), []string{"bus -> bus: route"},
+			// For sessions that another pod holds.
+			[]string{"messaging -> messaging: internal"})
 		// The names are asked of the cluster's DNS, on whatever port it listens.
 		anyPort = "database, bus, route"
 		dns     = each(append([]string{"bus", "database", "migrate"}, services...),

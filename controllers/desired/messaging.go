@@ -24,8 +24,8 @@ func (r renderer) messaging() Object {
 	environment := []*corev1ac.EnvVarApplyConfiguration{
 		env(contract.EnvAllowedOrigins, strings.Join(origins, ",")),
 	}
-	if r.in.Release != FirstRelease { // which limits no connects
-		environment = append(environment, r.trustedProxies())
+	if r.in.Release != FirstRelease { // which limits no connects, and has no Socket.IO
+		environment = append(environment, r.trustedProxies(), fromField(contract.EnvAddress, "status.podIP"))
 	}
 	if spec.Support != nil && r.in.Release != FirstRelease { // which has no support conversations
 		agents := make([]string, 0, len(spec.Support.UserIDs))

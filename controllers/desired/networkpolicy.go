@@ -24,18 +24,25 @@ import (
 //	services, migrate           -> database
 //	services                    -> bus                      client port
 //	bus                         -> bus                      route port
+//	messaging                   -> messaging                internal port
 //	messaging                   -> its webhook              the URL's port
 //	all                         -> DNS
 //
 // The services never call one another: they meet in the database and on the
-// bus. Kubelets reach their pods' probes whatever a policy says.
+// bus. Messaging's pods alone forward to each other what belongs to a session
+// that another one holds. Kubelets reach their pods' probes whatever a policy says.
 
 // The DNS servers of a cluster usually listen on 53, those of OpenShift on
 // 5353. A policy sees the pod's port, not the Service's.
 var dnsPorts = []int32{53, 5353}
 
-// policyServices ends the name of the policy about all services.
-const policyServices = "services"
+const (
+	// policyServices ends the name of the policy about all services.
+	policyServices = "services"
+	// policySessions ends that of the policy about messaging's pods among
+	// themselves.
+	policySessions = "sessions"
+)
 
 // restrictsNetwork says whether there are policies. FirstRelease had none: an
 // upgrade of the operator alone must not shut out who was admitted so far, a
@@ -59,7 +66,16 @@ func (r renderer) servicesPolicy() []Object {
 		WithEgress(r.databaseEgress()...).
 		WithEgress(r.busEgress()...).
 		WithEgress(r.leavingEgress()...)
-	return append([]Object{policy}, r.notificationsPolicy()...)
+	return append([]Object{policy, r.sessionsPolicy()}, r.notificationsPolicy()...)
+}
+
+// sessionsPolicy lets each pod of messaging reach the one that holds a session.
+func (r renderer) sessionsPolicy() Object {
+	policy := r.networkPolicy(policySessions, contract.ComponentMessaging)
+	policy.Spec.
+		WithIngress(ingress(contract.InternalPort).WithFrom(r.pods(contract.ComponentMessaging))).
+		WithEgress(egress(contract.InternalPort).WithTo(r.pods(contract.ComponentMessaging)))
+	return policy
 }
 
 // migratePolicy is about the migration, which needs the database alone.

@@ -86,8 +86,7 @@ func (r renderer) container(component string, res *corev1ac.ResourceRequirements
 		WithArgs(component).
 		WithEnv(
 			env(contract.EnvInstallation, r.in.Installation),
-			corev1ac.EnvVar().WithName(contract.EnvInstance).WithValueFrom(corev1ac.EnvVarSource().
-				WithFieldRef(corev1ac.ObjectFieldSelector().WithAPIVersion("v1").WithFieldPath("metadata.name"))),
+			fromField(contract.EnvInstance, "metadata.name"),
 			memoryLimit(res),
 		).
 		WithResources(res).
@@ -163,6 +162,12 @@ func checksum(parts ...string) string {
 
 func env(name, value string) *corev1ac.EnvVarApplyConfiguration {
 	return corev1ac.EnvVar().WithName(name).WithValue(value)
+}
+
+// fromField is a variable with what a field of the pod says.
+func fromField(name, path string) *corev1ac.EnvVarApplyConfiguration {
+	return corev1ac.EnvVar().WithName(name).WithValueFrom(corev1ac.EnvVarSource().
+		WithFieldRef(corev1ac.ObjectFieldSelector().WithAPIVersion("v1").WithFieldPath(path)))
 }
 
 func port(name string, number int32) *corev1ac.ContainerPortApplyConfiguration {
