@@ -91,6 +91,7 @@ var wantInventory = []string{
 	"NetworkPolicy/shop-database",
 	"NetworkPolicy/shop-migrate",
 	"NetworkPolicy/shop-services",
+	"NetworkPolicy/shop-sessions",
 	"PersistentVolumeClaim/shop-database",
 	"PodDisruptionBudget/shop-auth",
 	"PodDisruptionBudget/shop-messaging",
