@@ -18,7 +18,7 @@ func TestNetworkPolicies(t *testing.T) {
 	w.awaitReady(m)
 
 	w.must(w.client.DeleteAllOf(w.ctx, &networkingv1.NetworkPolicy{}, client.InNamespace(w.namespace)))
-	w.eventuallyPolicies("they are made again", 4)
+	w.eventuallyPolicies("they are made again", 5)
 
 	w.must(w.get("shop", m))
 	w.edit(m, func() { m.Spec.NetworkPolicy.Disabled = true })

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -246,6 +247,23 @@ func (p *pod) upgrade(polling string) *socketClient {
 	ws.want("3probe")
 	ws.send("5")
 	return ws
+}
+
+// connect is an upgrade by hand, with what the client says right after it.
+func (p *pod) connect(sid string, early ...string) (*net.TCPConn, *bufio.Reader) {
+	p.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = conn.Close() })
+	_, _ = io.WriteString(conn, "GET "+path+"?EIO=4&transport=websocket&sid="+sid+" HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"+strings.Join(early, ""))
+	in := bufio.NewReader(conn)
+	response, err := http.ReadResponse(in, nil)
+	if err != nil || response.StatusCode != http.StatusSwitchingProtocols || response.Header.Get("Connection") != "Upgrade" {
+		p.t.Fatalf("%+v, %v", response, err)
+	}
+	return conn.(*net.TCPConn), in
 }
 
 func (c *socketClient) send(packets ...string) {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -455,6 +454,7 @@ func TestStop(t *testing.T) {
 		ws.want("4here")
 		go func() {
 			_, _ = ws.read()
+			_ = ws.CloseNow()
 			ended <- time.Now()
 		}()
 		go func() {
@@ -486,6 +486,47 @@ func TestStop(t *testing.T) {
 		t.Errorf("the poll: %+v", got)
 	}
 	wait(t, "the stop", stopped)
+}
+
+// What a client has sent when it hears of the end still comes to the owner, even
+// if the owner goes on speaking.
+func TestStopHearsTheClientOut(t *testing.T) {
+	t.Parallel()
+	owner := listen(t, "127.0.0.1:0")
+	t.Cleanup(func() { _ = owner.Close() })
+	heard, deaf := make(chan string, 1), make(chan struct{})
+	go func() {
+		conn, err := owner.Accept()
+		if err != nil {
+			return
+		}
+		defer func() { _ = conn.Close() }()
+		in := bufio.NewReader(conn)
+		if _, err := http.ReadRequest(in); err != nil {
+			return
+		}
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+		<-deaf
+		for range 10 {
+			_, _ = io.WriteString(conn, "to nobody")
+		}
+		b, _ := io.ReadAll(in)
+		heard <- string(b)
+	}()
+	b := newPod(t, Options{}, engineio.Options{})
+	conn, in := b.connect(New(netip.MustParseAddrPort(owner.Addr().String()), newSealer(t), Options{}, discard{}).NewID())
+	_, _ = io.WriteString(conn, "before")
+	go b.relay.Stop(context.Background())
+	_ = conn.SetReadDeadline(time.Now().Add(patience))
+	if got, err := io.ReadAll(in); err != nil || len(got) != 0 {
+		t.Errorf("the client got %q, %v", got, err)
+	}
+	close(deaf)
+	_, _ = io.WriteString(conn, ", after")
+	_ = conn.Close()
+	if got := wait(t, "the client's bytes", heard); got != "before, after" {
+		t.Errorf("the owner got %q", got)
+	}
 }
 
 // When there is no more time, everything ends.
@@ -536,19 +577,9 @@ func TestEarlyBytes(t *testing.T) {
 	}()
 	b := newPod(t, Options{}, engineio.Options{})
 	sid := New(netip.MustParseAddrPort(owner.Addr().String()), newSealer(t), Options{}, discard{}).NewID()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(b.url, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	_, _ = io.WriteString(conn, "GET "+path+"?EIO=4&transport=websocket&sid="+sid+" HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nmine")
-	in := bufio.NewReader(conn)
-	response, err := http.ReadResponse(in, nil)
-	if err != nil || response.StatusCode != http.StatusSwitchingProtocols || response.Header.Get("Sec-WebSocket-Accept") != "x" || response.Header.Get("Connection") != "Upgrade" {
-		t.Fatalf("%+v, %v", response, err)
-	}
+	conn, in := b.connect(sid, "mine")
 	_, _ = io.WriteString(conn, " too")
-	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+	if err := conn.CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
 	if got := wait(t, "the client's bytes", heard); got != "mine too" {

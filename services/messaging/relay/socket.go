@@ -36,6 +36,7 @@ type side struct {
 
 	resting bool // the poller waits, and nobody else; under the socket's mu
 	ended   bool // it has said its last; under the socket's mu
+	told    bool // that nothing comes any more; under the socket's mu
 }
 
 // connect makes a socket of two connections, and what was read of them so far. The
@@ -113,7 +114,7 @@ func (s *socket) copy(from *side) (silent bool) {
 		n, err := from.read(b[:])
 		switch {
 		case n > 0:
-			if from.other.write(b[:n]) != nil {
+			if from.other.write(b[:n]) != nil && !s.over(from.other) {
 				s.close()
 				return false
 			}
@@ -199,12 +200,21 @@ func (s *socket) end(from *side) {
 	s.finish(from.other)
 }
 
-// shut has both sides hear that it is over.
-func (s *socket) shut() { s.finish(&s.client, &s.owner) }
+// shut has the client hear that it is over. What it has said until then still goes
+// to the owner, who hears the client's end.
+func (s *socket) shut() { s.finish(&s.client) }
 
-// finish says to sides that nothing comes any more, and closes the socket after a
+// over says whether nobody minds what a side is not told: it is gone, or was told
+// that nothing comes. The other may have something to say or to hear still.
+func (s *socket) over(d *side) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return d.ended || d.told
+}
+
+// finish says to a side that nothing comes any more, and closes the socket after a
 // while.
-func (s *socket) finish(sides ...*side) {
+func (s *socket) finish(d *side) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -213,10 +223,9 @@ func (s *socket) finish(sides ...*side) {
 	if s.linger == nil {
 		s.linger = time.AfterFunc(s.relay.options.CloseTimeout, s.close)
 	}
-	for _, d := range sides {
-		if half, ok := d.conn.(interface{ CloseWrite() error }); ok {
-			_ = half.CloseWrite() // it is being closed
-		}
+	d.told = true
+	if half, ok := d.conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // it is being closed
 	}
 }
 
