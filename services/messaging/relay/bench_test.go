@@ -92,7 +92,7 @@ func (p *process) connect() net.Conn {
 	p.b.Cleanup(func() { _ = c.Close() })
 	_, _ = fmt.Fprintf(c, "GET %s?sid=%s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", path, p.sid)
 	in := bufio.NewReaderSize(c, 512)
-	response, err := http.ReadResponse(in, nil)
+	response, err := http.ReadResponse(in, nil) //nolint:bodyclose // the body is the socket
 	if err != nil || response.StatusCode != http.StatusSwitchingProtocols {
 		p.b.Fatalf("handshake: %+v, %v", response, err)
 	}

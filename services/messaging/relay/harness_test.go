@@ -239,7 +239,7 @@ func (p *pod) dial(polling string) (*socketClient, *http.Response, error) {
 // upgrade upgrades a session that polls nowhere at the moment.
 func (p *pod) upgrade(polling string) *socketClient {
 	p.t.Helper()
-	ws, _, err := p.dial(polling)
+	ws, _, err := p.dial(polling) //nolint:bodyclose // the body is the socket
 	if err != nil {
 		p.t.Fatalf("upgrade: %v", err)
 	}
@@ -259,7 +259,7 @@ func (p *pod) connect(sid string, early ...string) (*net.TCPConn, *bufio.Reader)
 	p.t.Cleanup(func() { _ = conn.Close() })
 	_, _ = io.WriteString(conn, "GET "+path+"?EIO=4&transport=websocket&sid="+sid+" HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"+strings.Join(early, ""))
 	in := bufio.NewReader(conn)
-	response, err := http.ReadResponse(in, nil)
+	response, err := http.ReadResponse(in, nil) //nolint:bodyclose // the body is the socket
 	if err != nil || response.StatusCode != http.StatusSwitchingProtocols || response.Header.Get("Connection") != "Upgrade" {
 		p.t.Fatalf("%+v, %v", response, err)
 	}

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -143,7 +144,7 @@ func TestStockClients(t *testing.T) {
 				address := roundRobin(t, pods)
 				d := startDriver(t)
 				for i := range clients {
-					d.do("connect", fmt.Sprint(i), map[string]any{"url": address, "options": options})
+					d.do("connect", strconv.Itoa(i), map[string]any{"url": address, "options": options})
 				}
 				type state struct {
 					connected, upgraded bool
@@ -213,7 +214,7 @@ func TestStockClients(t *testing.T) {
 					t.Error("this is not what it tests")
 				}
 				for i := range clients {
-					d.do("disconnect", fmt.Sprint(i), nil)
+					d.do("disconnect", strconv.Itoa(i), nil)
 				}
 				for range clients {
 					if reason := wait(t, "the end", left); reason != socketio.ClientDisconnect {
@@ -264,7 +265,7 @@ func TestStockClientsOutliveProcesses(t *testing.T) {
 		if i%2 == 0 {
 			options["transports"] = []string{"polling"}
 		}
-		d.do("connect", fmt.Sprint(i), map[string]any{"url": proxy.URL, "options": options})
+		d.do("connect", strconv.Itoa(i), map[string]any{"url": proxy.URL, "options": options})
 	}
 	connected := map[string]int{}
 	upgraded := map[string]bool{}
@@ -283,7 +284,7 @@ func TestStockClientsOutliveProcesses(t *testing.T) {
 	_ = pods[0].public.Close()
 	pods[0].stop()
 	for i := range clients {
-		d.do("emit", fmt.Sprint(i), map[string]any{"event": "in", "args": []any{i}, "timeout": patience.Milliseconds() / 2})
+		d.do("emit", strconv.Itoa(i), map[string]any{"event": "in", "args": []any{i}, "timeout": patience.Milliseconds() / 2})
 	}
 	for acked := 0; acked < clients; {
 		switch h := d.next(); h.What {
