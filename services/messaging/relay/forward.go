@@ -39,9 +39,6 @@ func outgoing(ctx context.Context, r *http.Request, owner netip.AddrPort) *http.
 	out := r.Clone(ctx)
 	out.URL = &url.URL{Scheme: "http", Host: owner.String(), Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
 	out.Host, out.RequestURI, out.Close = r.Host, "", false
-	if r.ContentLength == 0 {
-		out.Body = nil // or nobody would notice that the client gives up
-	}
 	removeHopByHop(out.Header)
 	if _, ok := out.Header["User-Agent"]; !ok {
 		out.Header["User-Agent"] = []string{""} // or net/http would write its own
@@ -66,11 +63,9 @@ func (f *Relay) forward(w http.ResponseWriter, r *http.Request, owner netip.Addr
 	defer cancel()
 	defer context.AfterFunc(f.abandon, cancel)()
 	out := outgoing(ctx, r, owner)
-	if out.Body != nil {
-		// The transport may still be reading when it has failed, which a handler's
-		// request must not see after the handler's end.
-		defer func() { _ = out.Body.Close() }() // the server's has nothing to tell
-	}
+	// The transport may still be reading when it has failed, which must not go on after
+	// the handler's end.
+	defer func() { _ = out.Body.Close() }() // the server's has nothing to tell
 	response, err := f.transport.RoundTrip(out)
 	if err != nil {
 		return f.failed(ctx, r)

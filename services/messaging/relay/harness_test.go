@@ -223,23 +223,27 @@ type socketClient struct {
 	*websocket.Conn
 }
 
-func (p *pod) dial(polling string) (*socketClient, *http.Response, error) {
+// dial opens a WebSocket; status is that of the answer.
+func (p *pod) dial(polling string) (ws *socketClient, status int, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	query := strings.Replace(polling, "polling", "websocket", 1)
-	ws, response, err := websocket.Dial(ctx, p.url+path+"?EIO=4&"+query, nil)
-	if err != nil {
-		return nil, response, err
+	conn, response, err := websocket.Dial(ctx, p.url+path+"?EIO=4&"+query, nil) //nolint:bodyclose // it is, or it is the socket
+	if response != nil {
+		status = response.StatusCode
 	}
-	ws.SetReadLimit(-1)
-	p.t.Cleanup(func() { _ = ws.CloseNow() })
-	return &socketClient{p.t, ws}, response, nil
+	if err != nil {
+		return nil, status, err
+	}
+	conn.SetReadLimit(-1)
+	p.t.Cleanup(func() { _ = conn.CloseNow() })
+	return &socketClient{p.t, conn}, status, nil
 }
 
 // upgrade upgrades a session that polls nowhere at the moment.
 func (p *pod) upgrade(polling string) *socketClient {
 	p.t.Helper()
-	ws, _, err := p.dial(polling) //nolint:bodyclose // the body is the socket
+	ws, _, err := p.dial(polling)
 	if err != nil {
 		p.t.Fatalf("upgrade: %v", err)
 	}

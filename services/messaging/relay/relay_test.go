@@ -246,7 +246,7 @@ func TestADeadOwner(t *testing.T) {
 	}
 	b.want("GET", polling, "", http.StatusBadRequest, unknown)
 	b.want("POST", polling, "4a", http.StatusBadRequest, unknown)
-	if _, response, err := b.dial(other); err == nil || response == nil || response.StatusCode != http.StatusBadRequest {
+	if _, status, err := b.dial(other); err == nil || status != http.StatusBadRequest {
 		t.Errorf("an upgrade: %v", err)
 	}
 	if n := b.count(unreachable); n < 3 {
@@ -293,7 +293,7 @@ func TestASilentOwner(t *testing.T) {
 			if err == nil && (got.status != http.StatusBadRequest || !cut) {
 				t.Errorf("%s, %t: %+v", name, cut, got)
 			}
-			if _, response, err := b.dial(query); err == nil || response != nil && response.StatusCode == http.StatusSwitchingProtocols {
+			if _, status, err := b.dial(query); err == nil || status == http.StatusSwitchingProtocols {
 				t.Errorf("%s, %t: upgraded: %v", name, cut, err)
 			}
 			until(t, "nothing is left", func() bool {
@@ -355,7 +355,7 @@ func TestAnAddressOfBefore(t *testing.T) {
 		return s
 	})
 	b.want("GET", polling, "", http.StatusBadRequest, unknown)
-	if _, response, err := b.dial(polling); err == nil || response == nil || response.StatusCode != http.StatusBadRequest {
+	if _, status, err := b.dial(polling); err == nil || status != http.StatusBadRequest {
 		t.Errorf("an upgrade: %v", err)
 	}
 	until(t, "both are counted", func() bool { return b.count(forwarded) == 2 })
@@ -427,7 +427,7 @@ func TestBounds(t *testing.T) {
 	}
 	ws := b.upgrade(second)
 	_, third := a.begin()
-	if _, response, err := b.dial(third); err == nil || response == nil || response.StatusCode != http.StatusServiceUnavailable {
+	if _, status, err := b.dial(third); err == nil || status != http.StatusServiceUnavailable {
 		t.Errorf("too many sockets: %v", err)
 	}
 	a.want("POST", first, "4echo a", http.StatusOK, "ok")
@@ -478,7 +478,7 @@ func TestStop(t *testing.T) {
 	if took := times[2*n-1].Sub(times[0]); took < 500*time.Millisecond {
 		t.Errorf("all were closed within %v", took)
 	}
-	if _, response, err := b.dial(upgrading); err == nil || response == nil || response.StatusCode != http.StatusServiceUnavailable {
+	if _, status, err := b.dial(upgrading); err == nil || status != http.StatusServiceUnavailable {
 		t.Errorf("an upgrade: %v", err)
 	}
 	a.want("POST", polling, "4echo last", http.StatusOK, "ok")
