@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -494,26 +495,15 @@ func TestStopHearsTheClientOut(t *testing.T) {
 	t.Parallel()
 	owner := listen(t, "127.0.0.1:0")
 	t.Cleanup(func() { _ = owner.Close() })
-	heard, deaf := make(chan string, 1), make(chan struct{})
-	go func() {
-		conn, err := owner.Accept()
-		if err != nil {
-			return
-		}
-		defer func() { _ = conn.Close() }()
-		in := bufio.NewReader(conn)
-		if _, err := http.ReadRequest(in); err != nil {
-			return
-		}
-		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+	heard, deaf, said := make(chan string, 1), make(chan struct{}), make(chan error, 1)
+	go upgraded(owner, func(conn net.Conn, in *bufio.Reader) {
 		<-deaf
-		for range 10 {
-			_, _ = io.WriteString(conn, "to nobody")
-		}
+		_, err := conn.Write(make([]byte, 32<<20)) // more than anybody keeps
+		said <- err
 		b, _ := io.ReadAll(in)
 		heard <- string(b)
-	}()
-	b := newPod(t, Options{}, engineio.Options{})
+	})
+	b := newPod(t, Options{CloseTimeout: patience}, engineio.Options{})
 	conn, in := b.connect(New(netip.MustParseAddrPort(owner.Addr().String()), newSealer(t), Options{}, discard{}).NewID())
 	_, _ = io.WriteString(conn, "before")
 	go b.relay.Stop(context.Background())
@@ -522,11 +512,59 @@ func TestStopHearsTheClientOut(t *testing.T) {
 		t.Errorf("the client got %q, %v", got, err)
 	}
 	close(deaf)
+	if err := wait(t, "what the owner says", said); err != nil {
+		t.Errorf("the owner: %v", err)
+	}
 	_, _ = io.WriteString(conn, ", after")
 	_ = conn.Close()
 	if got := wait(t, "the client's bytes", heard); got != "before, after" {
 		t.Errorf("the owner got %q", got)
 	}
+}
+
+// upgraded answers upgrades by hand.
+func upgraded(owner net.Listener, then func(conn net.Conn, in *bufio.Reader)) {
+	for {
+		conn, err := owner.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer func() { _ = conn.Close() }()
+			in := bufio.NewReader(conn)
+			if _, err := http.ReadRequest(in); err != nil {
+				return
+			}
+			_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+			then(conn, in)
+		}()
+	}
+}
+
+// A side does not outlive the other for long, even if it has not noticed.
+func TestNoSideOutlivesTheOther(t *testing.T) {
+	t.Parallel()
+	owner := listen(t, "127.0.0.1:0")
+	t.Cleanup(func() { _ = owner.Close() })
+	asked, end := make(chan struct{}, 2), make(chan struct{})
+	go upgraded(owner, func(_ net.Conn, _ *bufio.Reader) {
+		asked <- struct{}{}
+		<-end
+	})
+	b := newPod(t, Options{CloseTimeout: 50 * time.Millisecond}, engineio.Options{})
+	sid := New(netip.MustParseAddrPort(owner.Addr().String()), newSealer(t), Options{}, discard{}).NewID()
+	first, _ := b.connect(sid)
+	wait(t, "the upgrade", asked)
+	_ = first.Close()
+	until(t, "the socket is gone", func() bool { return b.relay.Sockets() == 0 }) // while its owner waits
+	second, in := b.connect(sid)
+	wait(t, "the upgrade", asked)
+	close(end)
+	_ = second.SetReadDeadline(time.Now().Add(patience))
+	if got, err := io.ReadAll(in); err != nil || len(got) != 0 {
+		t.Errorf("the client got %q, %v", got, err)
+	}
+	until(t, "the socket is gone", func() bool { return b.relay.Sockets() == 0 }) // while its client does
 }
 
 // When there is no more time, everything ends.
