@@ -1,8 +1,6 @@
 package relay
 
 import (
-	"bufio"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log"
@@ -10,87 +8,16 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/marketplane/marketplane/services/internal/testkit/stockclient"
 	"github.com/marketplane/marketplane/services/messaging/engineio"
 	"github.com/marketplane/marketplane/services/messaging/socketio"
 )
-
-// happening is what the driver of the stock clients tells; see package socketio's
-// testdata/client/driver.js.
-type happening struct {
-	Client, What, Event, Transport, Reason, Message, Error string
-	Args                                                   []any
-}
-
-// driver is a process with stock clients.
-type driver struct {
-	t      *testing.T
-	stdin  io.Writer
-	events chan happening
-}
-
-func startDriver(t *testing.T) *driver {
-	t.Helper()
-	dir := filepath.Join("..", "socketio", "testdata", "client")
-	if _, err := os.Stat(filepath.Join(dir, "node_modules")); err != nil {
-		t.Fatal("the stock client's packages are not installed: run make test, or npm ci in services/messaging/socketio/testdata/client")
-	}
-	cmd := exec.CommandContext(t.Context(), "node", "driver.js")
-	cmd.Dir, cmd.Stderr = dir, os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	d := &driver{t: t, stdin: stdin, events: make(chan happening, 10_000)}
-	go func() {
-		defer close(d.events)
-		for lines := json.NewDecoder(bufio.NewReader(stdout)); ; {
-			var h happening
-			if lines.Decode(&h) != nil {
-				return
-			}
-			d.events <- h
-		}
-	}()
-	t.Cleanup(func() {
-		_ = stdin.Close()
-		for range d.events { // until it has ended
-		}
-		_ = cmd.Wait()
-	})
-	return d
-}
-
-func (d *driver) do(command, client string, more map[string]any) {
-	d.t.Helper()
-	line := map[string]any{"command": command, "client": client}
-	for k, v := range more {
-		line[k] = v
-	}
-	if err := json.NewEncoder(d.stdin).Encode(line); err != nil {
-		d.t.Fatal(err)
-	}
-}
-
-func (d *driver) next() happening {
-	d.t.Helper()
-	return wait(d.t, "what happens", d.events)
-}
 
 // roundRobin is a Service without affinity, at its worst: each request comes to
 // the next process.
@@ -142,9 +69,9 @@ func TestStockClients(t *testing.T) {
 					pods[i].start(listen(t, "127.0.0.1:0"), Options{}, engineio.Options{}, sockets.Open)
 				}
 				address := roundRobin(t, pods)
-				d := startDriver(t)
+				d := stockclient.Start(t, patience)
 				for i := range clients {
-					d.do("connect", strconv.Itoa(i), map[string]any{"url": address, "options": options})
+					d.Connect(strconv.Itoa(i), address, options)
 				}
 				type state struct {
 					connected, upgraded bool
@@ -154,13 +81,13 @@ func TestStockClients(t *testing.T) {
 				states := map[string]*state{}
 				emit := func(client string, s *state) {
 					for range events {
-						d.do("emit", client, map[string]any{"event": "in", "args": []any{s.sent}})
+						d.Emit(client, "in", s.sent)
 						s.sent++
 					}
 				}
 				upgrades := name == "default options"
 				for done := 0; done < clients; {
-					h := d.next()
+					h := d.Any()
 					s := states[h.Client]
 					if s == nil {
 						s = &state{}
@@ -214,7 +141,7 @@ func TestStockClients(t *testing.T) {
 					t.Error("this is not what it tests")
 				}
 				for i := range clients {
-					d.do("disconnect", strconv.Itoa(i), nil)
+					d.Say("disconnect", strconv.Itoa(i))
 				}
 				for range clients {
 					if reason := wait(t, "the end", left); reason != socketio.ClientDisconnect {
@@ -259,18 +186,18 @@ func TestStockClientsOutliveProcesses(t *testing.T) {
 		},
 	})
 	t.Cleanup(proxy.Close)
-	d := startDriver(t)
+	d := stockclient.Start(t, patience)
 	for i := range clients {
 		options := map[string]any{}
 		if i%2 == 0 {
 			options["transports"] = []string{"polling"}
 		}
-		d.do("connect", strconv.Itoa(i), map[string]any{"url": proxy.URL, "options": options})
+		d.Connect(strconv.Itoa(i), proxy.URL, options)
 	}
 	connected := map[string]int{}
 	upgraded := map[string]bool{}
 	for len(connected) < clients || len(upgraded) < clients/2 {
-		switch h := d.next(); h.What {
+		switch h := d.Any(); h.What {
 		case "connect":
 			connected[h.Client]++
 		case "upgrade":
@@ -284,15 +211,15 @@ func TestStockClientsOutliveProcesses(t *testing.T) {
 	_ = pods[0].public.Close()
 	pods[0].stop()
 	for i := range clients {
-		d.do("emit", strconv.Itoa(i), map[string]any{"event": "in", "args": []any{i}, "timeout": patience.Milliseconds() / 2})
+		d.Do("emit", map[string]any{"client": strconv.Itoa(i), "event": "in", "args": []any{i}, "timeout": patience.Milliseconds() / 2})
 	}
 	for acked := 0; acked < clients; {
-		switch h := d.next(); h.What {
+		switch h := d.Any(); h.What {
 		case "connect":
 			connected[h.Client]++
 		case "ack":
 			if h.Error != "" { // it was on its way to the process that went away
-				d.do("emit", h.Client, map[string]any{"event": "in", "args": []any{1}})
+				d.Emit(h.Client, "in", 1)
 				continue
 			}
 			acked++
