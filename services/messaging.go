@@ -28,6 +28,7 @@ import (
 	"github.com/marketplane/marketplane/services/messaging/hub"
 	"github.com/marketplane/marketplane/services/messaging/notify"
 	"github.com/marketplane/marketplane/services/messaging/presence"
+	"github.com/marketplane/marketplane/services/messaging/relay"
 	"github.com/marketplane/marketplane/services/messaging/seal"
 	"github.com/marketplane/marketplane/services/messaging/sioapi"
 	messagingstore "github.com/marketplane/marketplane/services/messaging/store"
@@ -43,6 +44,7 @@ func runMessaging(ctx context.Context, in invocation) error {
 	source := env.New(in.getenv)
 	config := readService(source)
 	own := readMessaging(source)
+	own.address = readAddress(source, config.internalListen)
 	if err := source.Err(); err != nil {
 		return err
 	}
@@ -59,6 +61,9 @@ type messagingConfig struct {
 	notifications  notificationsConfig
 	// noRecovery keeps connection state recovery from Socket.IO clients.
 	noRecovery bool
+	// address is where other pods reach the internal port; without it they forward
+	// nothing, and nothing is forwarded to them.
+	address netip.AddrPort
 }
 
 // notificationsConfig says whom to tell of messages for users who are not
@@ -157,22 +162,31 @@ func addMessaging(p *platform, own messagingConfig) error {
 		AllowedOrigins: own.origins, ResumeTTL: messaging.ResumeTTL, Addresses: addresses, Door: door.Options{Presence: present, Metrics: door.NewMetrics(p.registry)},
 	}
 	sockets := wsapi.NewServer(service, connections, liveSessions{p.sessions}, options, p.log, p.registry)
-	stock := &socketIO{log: p.log, key: store.SealingKey, make: func(key []byte) (*sioapi.Server, error) {
-		var places *seal.Sealer
+	stock := &socketIO{log: p.log, key: store.SealingKey, make: func(key []byte) (*stockServer, error) {
+		options := sioapi.Options{AllowedOrigins: own.origins, Addresses: addresses, Door: options.Door}
 		if !own.noRecovery {
 			var err error
-			if places, err = seal.New(key, "socket.io recovery"); err != nil {
+			if options.Places, err = seal.New(key, "socket.io recovery"); err != nil {
 				return nil, err
 			}
 		}
-		return sioapi.NewServer(service, connections, liveSessions{p.sessions}, sioapi.Options{
-			AllowedOrigins: own.origins, Addresses: addresses, Places: places, Door: options.Door,
-		}, p.log, p.registry), nil
+		s := &stockServer{}
+		if own.address.IsValid() {
+			ids, err := seal.New(key, relay.Purpose)
+			if err != nil {
+				return nil, err
+			}
+			s.relay = relay.New(own.address, ids, relay.Options{Window: p.config.drain.Window}, p.registry)
+			options.Engine.NewID, options.Engine.Missing = s.relay.NewID, s.relay.Missing
+		}
+		s.Server = sioapi.NewServer(service, connections, liveSessions{p.sessions}, options, p.log, p.registry)
+		return s, nil
 	}}
 
 	messagingapi.Register(web.NewAPI(p.router, "Marketplane messaging", p.log, p.sessions), service, keeper)
 	p.router.Get(wsapi.Path, sockets.ServeHTTP)
 	p.public.Handle(sioapi.Path+"*", stock)
+	p.internal.Handle(sioapi.Path, relay.Internal(stock))
 	p.internal.HandleFunc("GET "+contract.PathLoad, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(connections.Load()) // the scraper is gone if this fails
@@ -205,7 +219,10 @@ func addMessaging(p *platform, own messagingConfig) error {
 			return errors.Join(connections.Start(ctx), sockets.Start(ctx), stock.Start(ctx))
 		},
 		Stop: func(ctx context.Context) error {
-			return errors.Join(connections.Stop(ctx), sockets.Stop(ctx), stock.Stop(ctx))
+			// What is forwarded moves in the same window as what is held.
+			forwarded := make(chan error, 1)
+			go func() { forwarded <- stock.StopForwarding(ctx) }()
+			return errors.Join(connections.Stop(ctx), <-forwarded, sockets.Stop(ctx), stock.Stop(ctx))
 		},
 	})
 	return p.consume(&eventlog.Consumer{

@@ -10,6 +10,7 @@ import (
 
 	"github.com/marketplane/marketplane/services/internal/fault"
 	"github.com/marketplane/marketplane/services/internal/web"
+	"github.com/marketplane/marketplane/services/messaging/relay"
 	"github.com/marketplane/marketplane/services/messaging/sioapi"
 )
 
@@ -18,11 +19,27 @@ import (
 type socketIO struct {
 	log  *slog.Logger
 	key  func(ctx context.Context) ([]byte, error)
-	make func(key []byte) (*sioapi.Server, error)
+	make func(key []byte) (*stockServer, error)
 
-	server atomic.Pointer[sioapi.Server] // nil until it is open
+	server atomic.Pointer[stockServer] // nil until it is open
 	cancel context.CancelFunc
 	done   chan struct{} // closed when nobody tries to open it any more
+}
+
+// stockServer is the door, and what brings requests to it that came to other
+// processes, and the other way round.
+type stockServer struct {
+	*sioapi.Server
+	relay *relay.Relay // nil where this process has no address
+}
+
+func (s *stockServer) start(ctx context.Context) error {
+	if s.relay != nil {
+		if err := s.relay.Start(ctx); err != nil {
+			return err
+		}
+	}
+	return s.Server.Start(ctx)
 }
 
 var errNotOpen = fault.New(fault.Unavailable, "starting",
@@ -74,17 +91,26 @@ func (s *socketIO) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := server.Start(ctx); err != nil {
+	if err := server.start(ctx); err != nil {
 		return err
 	}
 	s.server.Store(server)
 	return nil
 }
 
-// Stop returns when no connection is left.
-func (s *socketIO) Stop(ctx context.Context) error {
+// StopForwarding closes what is forwarded to others, at a drain's pace, and returns
+// when nothing is left of it.
+func (s *socketIO) StopForwarding(ctx context.Context) error {
 	s.cancel()
 	<-s.done
+	if server := s.server.Load(); server != nil && server.relay != nil {
+		return server.relay.Stop(ctx)
+	}
+	return nil
+}
+
+// Stop returns when no connection is left; call it after StopForwarding.
+func (s *socketIO) Stop(ctx context.Context) error {
 	if server := s.server.Load(); server != nil {
 		return server.Stop(ctx)
 	}

@@ -1,0 +1,252 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"os/exec"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/services/events"
+	"github.com/marketplane/marketplane/services/internal/testkit/stockclient"
+	"github.com/marketplane/marketplane/services/internal/wsconn"
+	"github.com/marketplane/marketplane/services/messaging/sioapi"
+)
+
+// plainService stands before processes, as a Service without affinity does: each
+// request goes to the next one.
+type plainService struct {
+	*httptest.Server
+
+	mu        sync.Mutex
+	processes []*messagingProcess
+	next      int
+	// before, if set, is told of each request, and may wait.
+	before func(r *http.Request)
+}
+
+func newPlainService(t *testing.T, processes ...*messagingProcess) *plainService {
+	t.Helper()
+	s := &plainService{processes: processes}
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			s.mu.Lock()
+			before := s.before
+			s.mu.Unlock()
+			if before != nil {
+				before(r.In)
+			}
+			r.Out.URL.Scheme, r.Out.URL.Host = "http", s.choose()
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
+	}
+	s.Server = httptest.NewServer(proxy)
+	t.Cleanup(s.CloseClientConnections)
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *plainService) choose() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.next++
+	return s.processes[s.next%len(s.processes)].public
+}
+
+func (s *plainService) watch(before func(r *http.Request)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before = before
+}
+
+// remove takes a process out, as it happens with a pod that is gone.
+func (s *plainService) remove(p *messagingProcess) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.processes = slices.DeleteFunc(s.processes, func(other *messagingProcess) bool { return other == p })
+}
+
+// first has the next request go to a process.
+func (s *plainService) first(p *messagingProcess) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.next = slices.Index(s.processes, p) + len(s.processes) - 1
+}
+
+// chat is a conversation of two stock clients.
+type chat struct {
+	t            *testing.T
+	p            *messagingProcess
+	driver       *stockclient.Driver
+	conversation string
+	sent, got    int
+}
+
+// options are a stock client's, of a user.
+func (p *messagingProcess) stockOptions(user uuid.UUID, transports ...string) map[string]any {
+	p.t.Helper()
+	token, _, err := p.signer.Sign(user, uuid.New())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	o := map[string]any{"auth": map[string]any{"token": token}}
+	if len(transports) > 0 {
+		o["transports"] = transports
+	}
+	return o
+}
+
+// startChat connects the tasker to a process that stays, and the client by a service.
+func startChat(t *testing.T, p *messagingProcess, s *plainService, transports ...string) *chat {
+	t.Helper()
+	c := &chat{t: t, p: p, driver: stockclient.Start(t, 30*time.Second)}
+	client, tasker, task := uuid.New(), uuid.New(), uuid.New()
+	c.driver.Enter("tasker", "http://"+p.public, p.stockOptions(tasker, "websocket"))
+	c.driver.Enter("client", s.URL, p.stockOptions(client, transports...))
+	p.append(events.Event{Subject: task, Data: events.OfferMade{TaskID: task, OfferID: uuid.New(), ClientID: client, TaskerID: tasker, Title: "Shelves"}})
+	for _, name := range []string{"tasker", "client"} {
+		c.conversation = c.hears(name, "task")["conversation_id"].(string)
+	}
+	return c
+}
+
+// hears waits for a client's next event of a name.
+func (c *chat) hears(client, name string) map[string]any {
+	c.t.Helper()
+	h := c.driver.Find(func(h stockclient.Happening) bool { return h.Client == client && h.Event == name && h.What == "event" })
+	fields, ok := h.Args[0].(map[string]any)
+	if !ok {
+		c.t.Fatalf("%s", h)
+	}
+	return fields
+}
+
+// send has the tasker send messages, each of which is acknowledged.
+func (c *chat) send(n int) {
+	c.t.Helper()
+	for range n {
+		c.sent++
+		c.driver.Emit("tasker", "send", map[string]any{
+			"conversation_id": c.conversation, "client_id": uuid.New(), "body": map[string]any{"n": c.sent},
+		})
+		h := c.driver.Find(func(h stockclient.Happening) bool { return h.Client == "tasker" && h.What == "ack" })
+		if answer, ok := h.Args[0].(map[string]any); !ok || answer["ok"] != true {
+			c.t.Fatalf("%s", h)
+		}
+	}
+}
+
+// receive has the client receive all that was sent, each message once and in order.
+func (c *chat) receive() {
+	c.t.Helper()
+	for c.got < c.sent {
+		c.got++
+		if body := fmt.Sprint(c.hears("client", "message")["body"]); body != fmt.Sprintf("map[n:%d]", c.got) {
+			c.t.Fatalf("message %d is %s", c.got, body)
+		}
+	}
+}
+
+// back waits until the client is there again, and says whether it was recovered.
+func (c *chat) back() bool {
+	c.t.Helper()
+	return c.driver.Find(func(h stockclient.Happening) bool { return h.Client == "client" && h.What == "connect" }).Recovered
+}
+
+// startProcesses starts processes that know their addresses: the first one stays, and
+// the others can be killed.
+func startProcesses(t *testing.T, n int) (stays *messagingProcess, others []*messagingProcess, kill map[*messagingProcess]*exec.Cmd) {
+	t.Helper()
+	stays = startMessaging(t, map[string]string{
+		contract.EnvDrainFloor: "0s", contract.EnvDrainWindow: "0s", contract.EnvAddress: "127.0.0.1",
+	})
+	t.Cleanup(func() {
+		stays.terminate()
+		if err := <-stays.ended; err != nil {
+			t.Error(err)
+		}
+	})
+	kill = map[*messagingProcess]*exec.Cmd{}
+	for range n - 1 {
+		other, command := stays.startAnother(newValve(t, stays.settings[contract.EnvBusURL]))
+		others, kill[other] = append(others, other), command
+	}
+	return stays, others, kill
+}
+
+// A stock client with default options works through a plain Service, and a killed
+// owner of its session loses it nothing: while it polls, in the middle of the
+// upgrade, and after it.
+func TestStockClientsNeedNoAffinity(t *testing.T) {
+	t.Parallel()
+	for _, processes := range []int{2, 3} {
+		for name, transports := range map[string][]string{"polling": {"polling"}, "upgrade": nil, "upgraded": nil, "websocket": {"websocket"}} {
+			t.Run(fmt.Sprintf("%d processes, killed during %s", processes, name), func(t *testing.T) {
+				t.Parallel()
+				stays, others, kill := startProcesses(t, processes)
+				owner := others[0]
+				service := newPlainService(t, append([]*messagingProcess{stays}, others...)...)
+				service.first(owner)
+				// The upgrade waits until the session has something to lose.
+				upgrading, proceed := make(chan struct{}, 1), make(chan struct{})
+				if name == "upgrade" {
+					service.watch(func(r *http.Request) {
+						if wsconn.IsUpgrade(r) && r.URL.Query().Get("sid") != "" {
+							select {
+							case upgrading <- struct{}{}:
+								<-proceed
+							default:
+							}
+						}
+					})
+				}
+				c := startChat(t, stays, service, transports...)
+				c.send(3)
+				switch name {
+				case "upgrade":
+					<-upgrading
+				case "upgraded":
+					c.driver.UntilUpgraded("client")
+				default:
+				}
+				c.receive()
+				if err := kill[owner].Process.Kill(); err != nil {
+					t.Fatal(err)
+				}
+				service.remove(owner)
+				close(proceed)
+				c.send(3)
+				if !c.back() {
+					t.Error("it was not recovered")
+				}
+				c.receive()
+				c.send(3)
+				c.receive()
+			})
+		}
+	}
+}
+
+// Requests that another process forwarded are all that the internal port takes for
+// Socket.IO: nobody begins a session there.
+func TestInternalPortBeginsNoSessions(t *testing.T) {
+	t.Parallel()
+	p, _, _ := startProcesses(t, 1)
+	for _, query := range []string{"EIO=4&transport=polling", "EIO=4&transport=polling&sid=x"} {
+		response, err := http.Get("http://" + p.internal + sioapi.Path + "?" + query) //nolint:noctx // a test's
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if response.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %s", query, response.Status)
+		}
+	}
+}
