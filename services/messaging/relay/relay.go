@@ -87,7 +87,8 @@ type Relay struct {
 	once    sync.Once
 
 	mu       sync.Mutex
-	stopping bool
+	stopping bool // no socket is taken any more
+	drained  bool // and no request
 	requests int
 	opening  int // sockets that may come to be
 	sockets  map[*socket]struct{}
@@ -198,11 +199,11 @@ func (f *Relay) forget(s *socket) {
 	f.running.Done()
 }
 
-// take admits a request; false if there are too many.
+// take admits a request; false if there are too many, or the relay has drained.
 func (f *Relay) take() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.requests >= f.options.MaxRequests || f.abandon.Err() != nil {
+	if f.drained || f.requests >= f.options.MaxRequests {
 		return false
 	}
 	f.requests++
@@ -219,13 +220,17 @@ func (f *Relay) release() {
 
 // Stop takes no more sockets, and closes those that are there, at an even pace
 // over the window: their clients come back by themselves, with new sessions.
-// Requests that are under way are answered. When ctx is done, all ends at once.
+// Requests are answered, until all sockets were told. When ctx is done, all ends at
+// once.
 // It is safe to call twice.
 func (f *Relay) Stop(ctx context.Context) error {
 	f.mu.Lock()
 	f.stopping = true
 	f.mu.Unlock()
 	err := f.drain(ctx)
+	f.mu.Lock()
+	f.drained = true // so that nothing begins while we wait for the end of the rest
+	f.mu.Unlock()
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -487,6 +488,11 @@ func TestStop(t *testing.T) {
 		t.Errorf("the poll: %+v", got)
 	}
 	wait(t, "the stop", stopped)
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest(http.MethodGet, path, http.NoBody)
+	if !b.relay.Missing(w, r, strings.TrimPrefix(upgrading, "transport=polling&sid=")) || w.Code != http.StatusServiceUnavailable {
+		t.Errorf("a poll after the end: %d", w.Code)
+	}
 }
 
 // What a client has sent when it hears of the end still comes to the owner, even
