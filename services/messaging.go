@@ -162,7 +162,7 @@ func addMessaging(p *platform, own messagingConfig) error {
 		AllowedOrigins: own.origins, ResumeTTL: messaging.ResumeTTL, Addresses: addresses, Door: door.Options{Presence: present, Metrics: door.NewMetrics(p.registry)},
 	}
 	sockets := wsapi.NewServer(service, connections, liveSessions{p.sessions}, options, p.log, p.registry)
-	stock := &socketIO{log: p.log, key: store.SealingKey, make: func(key []byte) (*stockServer, error) {
+	stock := &socketIO{log: p.log, fail: p.group.Fail, key: store.SealingKey, make: func(key []byte) (*stockServer, error) {
 		options := sioapi.Options{AllowedOrigins: own.origins, Addresses: addresses, Door: options.Door}
 		if !own.noRecovery {
 			var err error
@@ -179,7 +179,7 @@ func addMessaging(p *platform, own messagingConfig) error {
 			s.relay = relay.New(own.address, ids, relay.Options{Window: p.config.drain.Window}, p.registry)
 			options.Engine.NewID, options.Engine.Missing = s.relay.NewID, s.relay.Missing
 		}
-		s.Server = sioapi.NewServer(service, connections, liveSessions{p.sessions}, options, p.log, p.registry)
+		s.door = sioapi.NewServer(service, connections, liveSessions{p.sessions}, options, p.log, p.registry)
 		return s, nil
 	}}
 
@@ -216,7 +216,8 @@ func addMessaging(p *platform, own messagingConfig) error {
 	p.group.Add(lifecycle.Part{
 		Name: "connections",
 		Start: func(ctx context.Context) error {
-			return errors.Join(connections.Start(ctx), sockets.Start(ctx), stock.Start(ctx))
+			stock.Start()
+			return errors.Join(connections.Start(ctx), sockets.Start(ctx))
 		},
 		Stop: func(ctx context.Context) error {
 			// What is forwarded moves in the same window as what is held.

@@ -240,7 +240,7 @@ func TestInternalPortBeginsNoSessions(t *testing.T) {
 	t.Parallel()
 	p, _, _ := startProcesses(t, 1)
 	for _, query := range []string{"EIO=4&transport=polling", "EIO=4&transport=polling&sid=x"} {
-		response, err := http.Get("http://" + p.internal + sioapi.Path + "?" + query) //nolint:noctx // a test's
+		response, err := http.Get("http://" + p.internal + sioapi.Path + "?" + query)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,6 +18,7 @@ import (
 // which may be a while after the process's start if the database is away.
 type socketIO struct {
 	log  *slog.Logger
+	fail func(err error) // ends the process
 	key  func(ctx context.Context) ([]byte, error)
 	make func(key []byte) (*stockServer, error)
 
@@ -29,7 +30,7 @@ type socketIO struct {
 // stockServer is the door, and what brings requests to it that came to other
 // processes, and the other way round.
 type stockServer struct {
-	*sioapi.Server
+	door  *sioapi.Server
 	relay *relay.Relay // nil where this process has no address
 }
 
@@ -39,7 +40,7 @@ func (s *stockServer) start(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.Server.Start(ctx)
+	return s.door.Start(ctx)
 }
 
 var errNotOpen = fault.New(fault.Unavailable, "starting",
@@ -48,45 +49,49 @@ var errNotOpen = fault.New(fault.Unavailable, "starting",
 // ServeHTTP serves every request below sioapi.Path.
 func (s *socketIO) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if server := s.server.Load(); server != nil {
-		server.ServeHTTP(w, r)
+		server.door.ServeHTTP(w, r)
 		return
 	}
 	web.WriteProblem(w, r, s.log, errNotOpen)
 }
 
-// Start tries to open the door until that succeeds.
-func (s *socketIO) Start(context.Context) error {
+// Start opens the door, which may take a while.
+func (s *socketIO) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel, s.done = cancel, make(chan struct{})
 	go func() {
 		defer close(s.done)
-		told := false
-		for {
-			err := s.open(ctx)
-			if err == nil || ctx.Err() != nil {
-				return
-			}
-			if !told {
-				s.log.Warn("Socket.IO waits for the sealing key", "error", err)
-				told = true
-			}
-			select {
-			case <-time.After(time.Second):
-			case <-ctx.Done():
-				return
-			}
+		key, err := s.waitForKey(ctx)
+		if err == nil {
+			err = s.open(ctx, key)
+		}
+		if err != nil && ctx.Err() == nil {
+			s.fail(fmt.Errorf("open Socket.IO: %w", err))
 		}
 	}()
-	return nil
 }
 
-func (s *socketIO) open(ctx context.Context) error {
-	bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	key, err := s.key(bounded)
-	if err != nil {
-		return fmt.Errorf("read the sealing key: %w", err)
+// waitForKey reads the key as soon as the database gives it.
+func (s *socketIO) waitForKey(ctx context.Context) ([]byte, error) {
+	for told := false; ; told = true {
+		bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+		key, err := s.key(bounded)
+		cancel()
+		if err == nil {
+			return key, nil
+		}
+		if !told {
+			s.log.Warn("Socket.IO waits for the sealing key", "error", err)
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
+}
+
+func (s *socketIO) open(ctx context.Context, key []byte) error {
 	server, err := s.make(key)
 	if err != nil {
 		return err
@@ -112,7 +117,7 @@ func (s *socketIO) StopForwarding(ctx context.Context) error {
 // Stop returns when no connection is left; call it after StopForwarding.
 func (s *socketIO) Stop(ctx context.Context) error {
 	if server := s.server.Load(); server != nil {
-		return server.Stop(ctx)
+		return server.door.Stop(ctx)
 	}
 	return nil
 }

@@ -88,7 +88,7 @@ func startDriver(t *testing.T) *driver {
 // until skips what happens until something of a kind does.
 func (d *driver) until(what string) {
 	d.t.Helper()
-	for d.Any().What != what { //nolint:revive // it is skipped
+	for d.Any().What != what {
 	}
 }
 
