@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ type Tokens struct {
 	*identity.Verifier
 
 	signer *identity.Signer
+	ahead  atomic.Int64 // how far the verifier's clock is ahead
 }
 
 // NewTokens makes a key of its own.
@@ -38,12 +40,16 @@ func NewTokens(t testing.TB) *Tokens {
 		t.Fatal(err)
 	}
 	revocations := identity.NewRevocations(time.Now)
-	return &Tokens{
+	k := &Tokens{
 		Revocations: revocations,
-		Verifier:    identity.NewVerifier(Issuer, set, revocations, time.Now),
 		signer:      identity.NewSigner(Issuer, func() contract.SigningKeys { return keys }, time.Now),
 	}
+	k.Verifier = identity.NewVerifier(Issuer, set, revocations, func() time.Time { return time.Now().Add(time.Duration(k.ahead.Load())) })
+	return k
 }
+
+// Later has tokens be verified as if it were later by that much.
+func (k *Tokens) Later(d time.Duration) { k.ahead.Store(int64(d)) }
 
 // Issue returns a token of a user in a session.
 func (k *Tokens) Issue(t testing.TB, user, session uuid.UUID) string {
