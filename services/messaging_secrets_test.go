@@ -148,6 +148,27 @@ func TestMessagingLogsNeitherWordsNorSecrets(t *testing.T) {
 	_ = broken.CloseNow()
 	p.await("one ends out of order", func() bool { return strings.Contains(log.String(), "connection not closed in order") })
 
+	// Through Socket.IO's door.
+	stock := p.connectStock(token)
+	for i, tt := range []struct{ event, want string }{
+		{`"send",{"conversation_id":"` + conversation.String() + `","client_id":"` + uuid.NewString() + `","body":` + body("https://files.example.com") + `}`, `"ok":true`},
+		{`"send",{"conversation_id":"` + conversation.String() + `","client_id":"` + uuid.NewString() + `","body":` + body("http://files.example.com") + `}`, "attachment_invalid"},
+		{`"` + rareWord + `",{"` + rareWord + `":1}`, "unknown_op"},
+		{`"typing","` + rareWord + `"`, "arguments_invalid"},
+	} {
+		stock.say(fmt.Sprintf("42%d[%s]", i, tt.event))
+		if answer := stock.next(fmt.Sprintf("43%d", i)); !strings.Contains(answer, tt.want) {
+			t.Errorf("%s: %s", tt.event, answer)
+		}
+	}
+	stock.say(`42["send",` + rareWord)
+	if closed := stock.next("closed"); closed == "" {
+		t.Error("what cannot be read is taken")
+	}
+	for _, auth := range []string{`{"token":"` + rareWord + `"}`, `{"token":"` + token + `","pid":"` + rareWord + `","offset":"` + rareWord + `"}`} {
+		p.dialStock().say("40" + auth)
+	}
+
 	// Over HTTP.
 	const conversations = "/v1/conversations"
 	subject := `{"kind":"support","subject":"` + rareWord + `"}`

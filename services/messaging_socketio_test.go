@@ -1,17 +1,21 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/services/events"
@@ -249,4 +253,92 @@ func TestInternalPortBeginsNoSessions(t *testing.T) {
 			t.Errorf("%s: %s", query, response.Status)
 		}
 	}
+}
+
+// rawStock is a Socket.IO client that says what the test says.
+type rawStock struct {
+	t  *testing.T
+	ws *websocket.Conn
+}
+
+func (p *messagingProcess) dialStock() *rawStock {
+	p.t.Helper()
+	ws, _, err := websocket.Dial(p.t.Context(), "ws://"+p.public+sioapi.Path+"?EIO=4&transport=websocket", nil) //nolint:bodyclose // the library closes it
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = ws.CloseNow() })
+	return &rawStock{p.t, ws}
+}
+
+// connectStock connects a client with a token.
+func (p *messagingProcess) connectStock(token string) *rawStock {
+	p.t.Helper()
+	r := p.dialStock()
+	r.say(fmt.Sprintf("40{%q:%q}", "token", token))
+	r.next("40")
+	return r
+}
+
+func (r *rawStock) say(packet string) {
+	r.t.Helper()
+	if err := r.ws.Write(r.t.Context(), websocket.MessageText, []byte(packet)); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// next reads on until a packet begins with a text; "closed" is the end.
+func (r *rawStock) next(begin string) string {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+	defer cancel()
+	for {
+		_, packet, err := r.ws.Read(ctx)
+		if err != nil {
+			packet = []byte("closed: " + err.Error())
+		}
+		if strings.HasPrefix(string(packet), begin) {
+			return string(packet)
+		}
+		if err != nil {
+			r.t.Fatalf("%s, and no %s", packet, begin)
+		}
+	}
+}
+
+// While the database lets nobody in, clients that lose their connections are not
+// refused: they come back until they are let in, and are recovered.
+func TestStockClientsOutlastTheDatabase(t *testing.T) {
+	t.Parallel()
+	p, _, _ := startProcesses(t, 1)
+	service := newPlainService(t, p)
+	c := startChat(t, p, service)
+	c.send(3)
+	c.receive()
+	admin := p.admin()
+	role := contract.DatabaseRole(p.database.Installation, contract.ComponentMessaging)
+	execute := func(statement string, args ...any) {
+		t.Helper()
+		if _, err := admin.Exec(t.Context(), statement, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	execute("ALTER ROLE " + pgx.Identifier{role}.Sanitize() + " NOLOGIN")
+	execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", role)
+	c.driver.Say("attempts", "client")
+	c.driver.Say("cut", "client")
+	for range 4 { // all but the last have failed: it got a session, which was closed
+		h := c.driver.Find(func(h stockclient.Happening) bool {
+			return h.Client == "client" && (h.What == "connect_error" || h.What == "connect" || h.What == "attempt")
+		})
+		if h.What != "attempt" {
+			t.Fatalf("%s", h)
+		}
+	}
+	execute("ALTER ROLE " + pgx.Identifier{role}.Sanitize() + " LOGIN")
+	if !c.back() {
+		t.Error("it was not recovered")
+	}
+	c.send(3)
+	c.receive()
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/marketplane/marketplane/services/messaging"
 	"github.com/marketplane/marketplane/services/messaging/door"
 	"github.com/marketplane/marketplane/services/messaging/hub"
+	"github.com/marketplane/marketplane/services/messaging/internal/podtest"
 	"github.com/marketplane/marketplane/services/messaging/sioapi"
 )
 
@@ -158,7 +159,7 @@ func TestSignalsAreDroppedForWhoHasMuchToRead(t *testing.T) {
 		}})
 	}
 	pod.Hub.Signal([]uuid.UUID{user}, typing)
-	waitUntil(t, "it is dropped", func() bool { return pod.Metric("marketplane_messaging_socketio_signals_dropped_total") == 1 })
+	podtest.WaitUntil(t, "it is dropped", func() bool { return pod.Metric("marketplane_messaging_socketio_signals_dropped_total") == 1 })
 }
 
 // One user has no more connections than he may have. The next one is closed, and not
@@ -179,7 +180,7 @@ func TestAUsersConnectionsAreBounded(t *testing.T) {
 		t.Errorf("the third one: %q, %v", answer, err)
 	}
 	_ = first.ws.CloseNow()
-	waitUntil(t, "the first is gone", func() bool { return pod.Hub.Load().Live == 1 })
+	podtest.WaitUntil(t, "the first is gone", func() bool { return pod.Hub.Load().Live == 1 })
 	pod.enter(t, w.auth(user))
 	if load := pod.Hub.Load(); load.Live != 2 || load.Pending != 0 {
 		t.Errorf("%+v", load)
@@ -271,7 +272,7 @@ func TestTwoThousandConnectionsLeaveNothingBehind(t *testing.T) {
 	pod := w.newPod(podOptions{})
 	subscriptions := pod.Conn.NumSubscriptions()
 	settle := func() {
-		waitUntil(t, "every connection is gone", func() bool {
+		podtest.WaitUntil(t, "every connection is gone", func() bool {
 			load := pod.Hub.Load()
 			return load.Live+load.Pending == 0 &&
 				pod.Metric("marketplane_messaging_socketio_sessions", "transport", "websocket") == 0

@@ -1,7 +1,6 @@
 package sioapi_test
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	"github.com/marketplane/marketplane/services/messaging"
 	"github.com/marketplane/marketplane/services/messaging/door"
 	"github.com/marketplane/marketplane/services/messaging/hub"
+	"github.com/marketplane/marketplane/services/messaging/internal/podtest"
 	"github.com/marketplane/marketplane/services/messaging/sioapi"
 )
 
@@ -225,7 +225,7 @@ func TestASessionThatEndsClosesItsSockets(t *testing.T) {
 	if a := w.ask("other", "typing", map[string]any{"conversation_id": uuid.New()}); a.Error == nil {
 		t.Errorf("the other one: %+v", a)
 	}
-	waitUntil(t, "they are gone", func() bool { return pod.Hub.Load().Live == 1 })
+	podtest.WaitUntil(t, "they are gone", func() bool { return pod.Hub.Load().Live == 1 })
 	if n := pod.Metric("marketplane_messaging_socketio_closes_total", "reason", "session ended"); n != 2 {
 		t.Errorf("%v are counted", n)
 	}
@@ -389,16 +389,5 @@ func TestADrainLosesNothing(t *testing.T) {
 				break
 			}
 		}
-	}
-}
-
-func waitUntil(t *testing.T, what string, f func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for !f() {
-		if time.Now().After(deadline) {
-			t.Fatal(errors.New(what + ": not in time"))
-		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/marketplane/marketplane/services/messaging"
 	"github.com/marketplane/marketplane/services/messaging/hub"
+	"github.com/marketplane/marketplane/services/messaging/internal/podtest"
 	"github.com/marketplane/marketplane/services/messaging/wsapi"
 )
 
@@ -49,7 +50,7 @@ func TestAUsersSocketsAreBounded(t *testing.T) {
 		t.Errorf("refused with %+v", r.Error)
 	}
 	_ = first.ws.CloseNow()
-	waitUntil(t, "the first is gone", func() bool { return pod.Hub.Load().Live == 2 })
+	podtest.WaitUntil(t, "the first is gone", func() bool { return pod.Hub.Load().Live == 2 })
 	if r := third.call(auth); r.OK == nil {
 		t.Errorf("after one has left: %+v", r.Error)
 	}
@@ -137,7 +138,7 @@ func TestSubscriptionsGoWithTheirConnections(t *testing.T) {
 		t.Error(errs)
 	}
 	pod.Hub.EndSession(session)
-	waitUntil(t, fmt.Sprintf("there are %d subscriptions again", base), func() bool {
+	podtest.WaitUntil(t, fmt.Sprintf("there are %d subscriptions again", base), func() bool {
 		load := pod.Hub.Load()
 		return load.Live+load.Pending == 0 && pod.Conn.NumSubscriptions() == base
 	})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/marketplane/marketplane/services/messaging"
 	"github.com/marketplane/marketplane/services/messaging/hub"
+	"github.com/marketplane/marketplane/services/messaging/internal/podtest"
 	"github.com/marketplane/marketplane/services/messaging/wsapi"
 )
 
@@ -187,14 +188,14 @@ func TestWithoutTheBusMessagesAreTakenAndArrive(t *testing.T) {
 	tasker.waitEvents("message", 1)
 
 	w.StopBus()
-	waitUntil(t, "the pods notice", func() bool { return !first.Bus.Connected() && !second.Bus.Connected() })
+	podtest.WaitUntil(t, "the pods notice", func() bool { return !first.Bus.Connected() && !second.Bus.Connected() })
 	client.send(p, "without it")
 	client.send(p, "still without it")
 	client.waitEvents("message", 3) // on the same pod at once
 	tasker.waitEvents("message", 3)
 
 	w.StartBus()
-	waitUntil(t, "the pods are back", func() bool { return first.Bus.Connected() && second.Bus.Connected() })
+	podtest.WaitUntil(t, "the pods are back", func() bool { return first.Bus.Connected() && second.Bus.Connected() })
 	tasker.send(p, "live again")
 	for i, e := range client.waitEvents("message", 4) {
 		if e.Seq != int64(i+1) {
@@ -314,7 +315,7 @@ func TestADrainLosesNothing(t *testing.T) {
 			}
 		})
 	}
-	waitUntil(t, "the chat is on", func() bool { return old.Hub.Load().Live == 2*pairs })
+	podtest.WaitUntil(t, "the chat is on", func() bool { return old.Hub.Load().Live == 2*pairs })
 	start := time.Now()
 	old.stop()
 	took := time.Since(start)

@@ -24,6 +24,7 @@ import (
 	"github.com/marketplane/marketplane/services/messaging"
 	"github.com/marketplane/marketplane/services/messaging/door"
 	"github.com/marketplane/marketplane/services/messaging/hub"
+	"github.com/marketplane/marketplane/services/messaging/internal/podtest"
 	"github.com/marketplane/marketplane/services/messaging/wsapi"
 )
 
@@ -273,7 +274,7 @@ func TestAnswersAfterTheEnd(t *testing.T) {
 	c.post(101, uuid.New())
 	held := l.held(1)
 	_ = c.ws.CloseNow()
-	waitUntil(t, "the connection is gone", func() bool { return l.hub.Load().Live == 0 })
+	podtest.WaitUntil(t, "the connection is gone", func() bool { return l.hub.Load().Live == 0 })
 	held[0].answer(messaging.Sent{}, nil)
 }
 
@@ -373,7 +374,7 @@ func TestTenThousandConnectionsLeaveNothingBehind(t *testing.T) {
 		}
 	}()
 	settle := func() {
-		waitUntil(t, "every connection is gone", func() bool {
+		podtest.WaitUntil(t, "every connection is gone", func() bool {
 			load := l.hub.Load()
 			return load.Live+load.Pending == 0
 		})

@@ -15,6 +15,7 @@ import (
 	"github.com/marketplane/marketplane/services/messaging"
 	"github.com/marketplane/marketplane/services/messaging/door"
 	"github.com/marketplane/marketplane/services/messaging/hub"
+	"github.com/marketplane/marketplane/services/messaging/internal/podtest"
 	"github.com/marketplane/marketplane/services/messaging/wsapi"
 )
 
@@ -123,7 +124,7 @@ func TestSilentConnectionsAreClosed(t *testing.T) {
 		pod := w.newPod(podOptions{socket: wsapi.Options{PingInterval: 50 * time.Millisecond, PingTimeout: time.Second}})
 		// Who does not read does not answer pings, either.
 		c := pod.connectDeaf(t, uuid.New())
-		waitUntil(t, "the connection is gone", func() bool { return pod.Hub.Load().Live == 0 })
+		podtest.WaitUntil(t, "the connection is gone", func() bool { return pod.Hub.Load().Live == 0 })
 		go c.read()
 		c.wantClose(wsapi.CodePingTimeout)
 	})
@@ -153,21 +154,6 @@ func (p *pod) connectDeaf(t testing.TB, user uuid.UUID) *peer {
 		}
 		if strings.Contains(string(frame), `"re":1`) {
 			return c
-		}
-	}
-}
-
-// waitUntil looks at what gives no signal.
-func waitUntil(t testing.TB, what string, f func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !f() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("%s: not in %s", what, patience)
 		}
 	}
 }
@@ -263,7 +249,7 @@ func TestConnectionsLeaveNothingBehind(t *testing.T) {
 			c.wantClose(wsapi.CodeMalformed)
 		}
 	}
-	waitUntil(t, "only the first connection is left", func() bool {
+	podtest.WaitUntil(t, "only the first connection is left", func() bool {
 		load := pod.Hub.Load()
 		return load.Live == 1 && load.Pending == 0
 	})

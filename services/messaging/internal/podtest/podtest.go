@@ -236,3 +236,18 @@ func (p *Pod) Metric(name string, labels ...string) float64 {
 	}
 	return 0
 }
+
+// WaitUntil looks again and again at what gives no signal.
+func WaitUntil(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(Patience)
+	for !f() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("%s: not in %s", what, Patience)
+		}
+	}
+}

@@ -49,6 +49,8 @@ const commands = {
     (error, ...values) => tell(client, "ack", { event, error: error?.message, args: encode(values) })),
   send: ({ client, event, args }) => clients.get(client).emit(event, ...decode(args ?? [])),
   auth: ({ client, auth }) => (clients.get(client).auth = auth),
+  // From now on it tells of each attempt to reconnect.
+  attempts: ({ client }) => clients.get(client).io.on("reconnect_attempt", () => tell(client, "attempt")),
   open: ({ client }) => clients.get(client).connect(),
   disconnect: ({ client }) => clients.get(client).disconnect(),
   // The network goes away, for a while if one is given (in ms): nobody says goodbye.
