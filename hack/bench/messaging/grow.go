@@ -65,7 +65,7 @@ func grow(ctx context.Context, c config, our *ours, stdout, stderr io.Writer) er
 	if err != nil {
 		return err
 	}
-	fmt.Fprint(stdout, growthTable(cells, where))
+	fmt.Fprint(stdout, growthTable(cells, where+"; clients speak "+spoken(c.door)))
 	if c.chart == "" {
 		return nil
 	}

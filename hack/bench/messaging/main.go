@@ -18,6 +18,7 @@ import (
 	"syscall"
 
 	"github.com/marketplane/marketplane/hack/bench/messaging/internal/load"
+	"github.com/marketplane/marketplane/hack/bench/messaging/internal/plan"
 )
 
 func main() {
@@ -42,6 +43,7 @@ type config struct {
 	marketplane string
 	peer        string
 	pool        int
+	door        string // the protocol that clients of ours speak
 	works       []work
 	repeats     int
 	quick       bool
@@ -67,12 +69,13 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	flags.StringVar(&c.marketplane, "marketplane", "bin/marketplane", "the program with our services")
 	flags.StringVar(&c.peer, "peer", "hack/bench/messaging/peer", "the folder of the peer, with its packages installed")
 	flags.IntVar(&c.pool, "peer-pool", 20, "the peer's connections to PostgreSQL")
+	flags.StringVar(&c.door, "door", plan.Native, "the door to ours that is measured: native or socket.io")
 	flags.StringVar(&names, "works", everything, "what is measured")
 	flags.IntVar(&c.repeats, "repeats", 5, "how often each work is measured on each side, in turns")
 	flags.BoolVar(&c.quick, "quick", false, "do everything once in small sizes, and judge nothing")
 	flags.BoolVar(&c.alone, "alone", false, "measure ours without the peer, and judge nothing: for work on ours")
 	flags.BoolVar(&c.growth, "growth", false, "measure ours at 1,000, 5,000 and 15,000 connections on 1, 2 and 3 processes instead, and draw --chart")
-	flags.StringVar(&c.chart, "chart", defaultChart, "where --growth draws; with --quick nowhere, unless it is named")
+	flags.StringVar(&c.chart, "chart", defaultChart, "where --growth draws; with --quick or another door than native nowhere, unless it is named")
 	flags.StringVar(&c.thresholds, "thresholds", "hack/bench/messaging/thresholds.yaml", "the file with the limits")
 	flags.StringVar(&c.dir, "dir", "", "where logs are kept; by default nowhere")
 	if err := flags.Parse(args); err != nil {
@@ -80,9 +83,12 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	}
 	if c.quick {
 		c.repeats = 1
-		if c.chart == defaultChart {
-			c.chart = "" // of such sizes it would tell nothing
-		}
+	}
+	if c.chart == defaultChart && (c.quick || c.door != plan.Native) {
+		c.chart = "" // of small sizes it would tell nothing, and of another door something else
+	}
+	if c.door != plan.Native && c.door != plan.SocketIO {
+		return c, fmt.Errorf("--door: there is none called %q; there are %s and %s", c.door, plan.Native, plan.SocketIO)
 	}
 	if c.repeats < 1 {
 		return c, errors.New("--repeats: at least 1")
@@ -114,7 +120,7 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	limits, err := readThresholds(c.thresholds)
+	limits, err := readThresholds(c.thresholds, c.door)
 	if err != nil {
 		return err
 	}

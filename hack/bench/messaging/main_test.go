@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/marketplane/marketplane/hack/bench/messaging/internal/plan"
 )
 
 // The generator is this program: the tests' too.
@@ -29,10 +31,17 @@ func buildMarketplane(t *testing.T) string {
 	return program
 }
 
-// Ours goes through every work in small sizes, with real processes and a real
-// PostgreSQL.
+// Ours goes through every work in small sizes, through every door, with real
+// processes and a real PostgreSQL.
 func TestOursDoesEveryWork(t *testing.T) {
-	c, err := parse([]string{"--quick", "--marketplane", buildMarketplane(t)}, os.Stderr)
+	program := buildMarketplane(t)
+	for _, door := range []string{plan.Native, plan.SocketIO} {
+		t.Run(door, func(t *testing.T) { testEveryWork(t, program, door) })
+	}
+}
+
+func testEveryWork(t *testing.T, program, door string) {
+	c, err := parse([]string{"--quick", "--door", door, "--marketplane", program}, os.Stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +98,7 @@ func TestQuick(t *testing.T) {
 }
 
 func TestParse(t *testing.T) {
-	for _, args := range [][]string{{"--works", "nothing"}, {"--repeats", "0"}, {"--no-such-flag"}} {
+	for _, args := range [][]string{{"--works", "nothing"}, {"--repeats", "0"}, {"--door", "socketio"}, {"--no-such-flag"}} {
 		if _, err := parse(args, &bytes.Buffer{}); err == nil {
 			t.Errorf("%v: no error", args)
 		}

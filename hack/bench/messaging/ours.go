@@ -11,7 +11,6 @@ import (
 
 	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/hack/bench/internal/process"
-	"github.com/marketplane/marketplane/hack/bench/messaging/internal/plan"
 )
 
 // installation is the id of the benchmark's installation.
@@ -33,7 +32,7 @@ func newOurs(g *grounds) (*ours, error) {
 }
 
 func (o *ours) name() string     { return "marketplane" }
-func (o *ours) protocol() string { return plan.Native }
+func (o *ours) protocol() string { return o.config.door }
 
 func (o *ours) prepare(ctx context.Context) error {
 	if err := o.exec(ctx, "postgres", "CREATE DATABASE "+template(o)); err != nil {

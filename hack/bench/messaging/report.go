@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/marketplane/marketplane/hack/bench/internal/postgres"
+	"github.com/marketplane/marketplane/hack/bench/messaging/internal/plan"
 )
 
 // row is a figure as people read it.
@@ -93,7 +94,7 @@ func (o outcome) String() string {
 func (c *comparison) report(limits thresholds, command, where string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "`%s`, %s. %s\n\n", command, time.Now().UTC().Format("2 January 2006"), where)
-	fmt.Fprintf(&b, "Of %d repeats on each side, in turns: the median, and from the least to the greatest.\n\n", c.config.repeats)
+	fmt.Fprintf(&b, "Of %d repeats on each side, in turns: the median, and from the least to the greatest. Clients of ours speak %s.\n\n", c.config.repeats, spoken(c.config.door))
 	b.WriteString("| | ours | the peer | ours is times the peer's | must show |\n|---|---|---|---|---|\n")
 	for _, r := range rows() {
 		repeats := c.outcomes[r.work]
@@ -126,6 +127,14 @@ func (c *comparison) report(limits thresholds, command, where string) string {
 			median(0, share), median(1, share))
 	}
 	return b.String()
+}
+
+// spoken is a door's protocol, for people.
+func spoken(door string) string {
+	if door == plan.SocketIO {
+		return "Socket.IO over WebSocket"
+	}
+	return "the native protocol"
 }
 
 // surroundings says on what was measured: the machine, and the versions.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/marketplane/marketplane/hack/bench/messaging/internal/plan"
 )
 
 func TestSpread(t *testing.T) {
@@ -39,9 +41,9 @@ func repeatsOf(figure string, pairs ...[2]float64) [][]outcome {
 	return repeats
 }
 
-func readLimits(t *testing.T) thresholds {
+func readLimits(t *testing.T, door string) thresholds {
 	t.Helper()
-	limits, err := readThresholds("thresholds.yaml")
+	limits, err := readThresholds("thresholds.yaml", door)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +60,7 @@ func TestRatiosAreOfOneRepeat(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	limits := readLimits(t)
+	limits := readLimits(t, plan.Native)
 	for name, test := range map[string]struct {
 		work, figure string
 		ours, peer   float64
@@ -102,14 +104,27 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// The limits are those of the door that was measured.
+func TestLimitsOfADoor(t *testing.T) {
+	for door, most := range map[string]float64{plan.Native: 10_000, plan.SocketIO: 12_000} {
+		limits := readLimits(t, door)
+		for _, memory := range []float64{most, most + 1} {
+			outcomes := map[string][][]outcome{"connections": repeatsOf(figureMemory, [2]float64{memory, 1})}
+			if refused := limits.check(outcomes) != nil; refused != (memory > most) {
+				t.Errorf("%s: a memory of %v is refused: %t", door, memory, refused)
+			}
+		}
+	}
+}
+
 func TestDroppedDeliveriesAreRefused(t *testing.T) {
 	outcomes := map[string][][]outcome{"ephemeral": repeatsOf(figureEphemeral, [2]float64{100, 1})}
 	outcomes["ephemeral"][0][0].operations, outcomes["ephemeral"][0][0].dropped = 990, 10
-	if err := readLimits(t).check(outcomes); err != nil {
+	if err := readLimits(t, plan.Native).check(outcomes); err != nil {
 		t.Errorf("a hundredth is refused: %v", err)
 	}
 	outcomes["ephemeral"][0][0].dropped = 20
-	if err := readLimits(t).check(outcomes); err == nil || !strings.Contains(err.Error(), "20 of 1010 deliveries were dropped") {
+	if err := readLimits(t, plan.Native).check(outcomes); err == nil || !strings.Contains(err.Error(), "20 of 1010 deliveries were dropped") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -135,7 +150,7 @@ func TestReport(t *testing.T) {
 		config:   config{repeats: 3, works: []work{{name: "pairs"}}},
 		outcomes: map[string][][]outcome{"pairs": repeatsOf(figurePairs, [2]float64{100, 50}, [2]float64{300, 100}, [2]float64{200, 50})},
 	}
-	got := c.report(readLimits(t), "make bench-messaging", "A machine.")
+	got := c.report(readLimits(t, plan.Native), "make bench-messaging", "A machine.")
 	for _, want := range []string{
 		"`make bench-messaging`", "A machine.",
 		"| messages between pairs, acknowledged after the commit | 200/s (100/s to 300/s) | 50/s (50/s to 100/s) | 3.00 (2.00 to 4.00) | at least 2 times the peer's |",

@@ -9,7 +9,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// thresholds are the limits by figure; thresholds.yaml says where each comes from.
+// thresholds are the limits by figure, of one door; thresholds.yaml says where each
+// comes from.
 type thresholds map[string]limit
 
 // limit bounds a figure. What is nil does not count. Figures are in bytes, seconds,
@@ -23,20 +24,22 @@ type limit struct {
 	LeastTimesPeer *float64 `json:"leastTimesPeer,omitempty"`
 }
 
-func readThresholds(path string) (thresholds, error) {
+// readThresholds reads the limits of one door.
+func readThresholds(path, door string) (thresholds, error) {
 	document, err := os.ReadFile(path) //nolint:gosec // The caller names it.
 	if err != nil {
 		return nil, err
 	}
-	var t thresholds
-	if err := yaml.UnmarshalStrict(document, &t); err != nil {
+	var doors map[string]thresholds
+	if err := yaml.UnmarshalStrict(document, &doors); err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
+	t := doors[door]
 	known := map[string]bool{}
 	for _, r := range rows() {
 		known[r.figure] = true
 		if _, ok := t[r.figure]; !ok {
-			return nil, fmt.Errorf("%s has no limit for %s", path, r.figure)
+			return nil, fmt.Errorf("%s has no limit for %s through the door %s", path, r.figure, door)
 		}
 	}
 	for figure := range t {

@@ -15,7 +15,7 @@ import (
 // The protocols that a generator speaks.
 const (
 	Native   = "native"
-	SocketIO = "socketio"
+	SocketIO = "socket.io"
 )
 
 // Job is what a generator is started for.

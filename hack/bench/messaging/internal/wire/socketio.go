@@ -39,8 +39,10 @@ func (SocketIO) Read(frame []byte, s *Session, tell func(Event)) error {
 }
 
 var (
-	messageEvent = []byte(`["message",`)
-	refusedAck   = []byte(`[{"ok":false`)
+	messageEvent  = []byte(`["message",`)
+	typingEvent   = []byte(`["typing",`)
+	presenceEvent = []byte(`["presence",`)
+	refusedAck    = []byte(`[{"ok":false`)
 )
 
 func readPacket(packet []byte, s *Session) (Event, error) {
@@ -57,10 +59,13 @@ func readPacket(packet []byte, s *Session) (Event, error) {
 		}
 		return e, nil
 	case '2':
-		if !bytes.HasPrefix(rest, messageEvent) {
+		if bytes.HasPrefix(rest, typingEvent) || bytes.HasPrefix(rest, presenceEvent) {
 			return Event{Kind: Signal}, nil
 		}
 		s.place(trailingString(rest))
+		if !bytes.HasPrefix(rest, messageEvent) {
+			return Event{Kind: Other}, nil
+		}
 		at, err := readSentAt(rest)
 		return Event{Kind: Message, SentAt: at}, err
 	case '3':

@@ -109,6 +109,10 @@ func TestRead(t *testing.T) {
 			want: []wire.Event{{Kind: wire.Message, SentAt: 1700000000000000001}}, wantAt: "o1",
 		},
 		"Socket.IO, typing": {protocol: wire.SocketIO{}, frame: `42["typing",{"from":"u"}]`, want: []wire.Event{{Kind: wire.Signal}}},
+		"Socket.IO, another event with an offset": {
+			protocol: wire.SocketIO{}, frame: `42["receipt",{"seq":1},"o2"]`, session: wire.Session{Keep: true},
+			want: []wire.Event{{Kind: wire.Other}}, wantAt: "o2",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []wire.Event
