@@ -7,8 +7,9 @@ TOOLS := go tool -modfile=hack/tools/go.mod
 LINT := go tool -modfile=hack/tools/lint/go.mod golangci-lint
 CLUSTER := go run -C hack/cluster .
 # What runs on Node.js: the peer of the messaging benchmark, and the stock clients
-# that the tests of package socketio drive.
+# that the tests of package socketio drive, and that of the guide for them.
 NODE_PACKAGES := hack/bench/messaging/peer services/internal/testkit/stockclient/client
+NODE_PACKAGES += docs/examples/socketio-client
 NODE := for dir in $(NODE_PACKAGES); do npm ci --prefix $$dir --no-audit --no-fund --silent || exit; done
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w'
 # Packages start a PostgreSQL or an API server each: two at a time is what a

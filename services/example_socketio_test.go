@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/marketplane/marketplane/services/client"
+	"github.com/marketplane/marketplane/services/internal/testkit"
+)
+
+// chat is docs/examples/socketio-client, running.
+type chat struct {
+	name  string
+	stdin io.WriteCloser
+	lines chan string // of its output; closed at its end
+	wait  func() error
+}
+
+const (
+	exampleDir      = "../docs/examples/socketio-client"
+	examplePatience = 30 * time.Second
+)
+
+func startChat(t *testing.T, name string, args ...string) *chat {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "node", append([]string{"chat.js"}, args...)...)
+	cmd.Dir, cmd.Stderr = exampleDir, testWriter{t}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c := &chat{name: name, stdin: stdin, lines: make(chan string, 100), wait: cmd.Wait}
+	go func() {
+		defer close(c.lines)
+		for scanner := bufio.NewScanner(stdout); scanner.Scan(); {
+			c.lines <- scanner.Text()
+		}
+	}()
+	return c
+}
+
+// says checks the next lines of its output.
+func (c *chat) says(t *testing.T, want ...string) {
+	t.Helper()
+	for _, w := range want {
+		select {
+		case line, ok := <-c.lines:
+			if !ok || line != w {
+				t.Fatalf("%s: %q, want %q", c.name, line, w)
+			}
+		case <-time.After(examplePatience):
+			t.Fatalf("%s says nothing, want %q", c.name, w)
+		}
+	}
+}
+
+func (c *chat) types(t *testing.T, line string) {
+	t.Helper()
+	if _, err := io.WriteString(c.stdin, line+"\n"); err != nil {
+		t.Fatalf("%s: %v", c.name, err)
+	}
+}
+
+// The example of docs/migrate-from-socketio.md does what it says.
+func TestTheSocketIOExample(t *testing.T) {
+	if _, err := os.Stat(filepath.Join(exampleDir, "node_modules")); err != nil {
+		t.Fatalf("the example's packages are not installed: run make test, or npm ci in %s", exampleDir)
+	}
+	d := startDev(t, "--data-dir", t.TempDir(), "--database-url", testkit.EmptyDatabase(t))
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	const ann, tom, password = "ann@example.com", "tom@example.com", "a long enough password"
+	api := client.New(client.At(d.url), nil)
+	owner, err := api.Register(ctx, ann, password, "Ann")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tasker, err := api.Register(ctx, tom, password, "Tom")
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket, err := owner.Dial(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	task, err := owner.PostTask(ctx, "Put up shelves", "Three of them, on brick.", client.Money{AmountMinor: 6000, Currency: "EUR"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tasker.MakeOffer(ctx, task.ID, client.Money{AmountMinor: 5500, Currency: "EUR"}, "I have the drill."); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-socket.Events(): // of the offer, which has begun a conversation
+	case <-ctx.Done():
+		t.Fatal("no conversation begins")
+	}
+
+	her := startChat(t, "Ann", d.url, ann, password)
+	his := startChat(t, "Tom", d.url, tom, password)
+	her.says(t, "connected")
+	his.says(t, "connected")
+	her.types(t, "When can you come?")
+	his.says(t, "they: When can you come?")
+	his.types(t, "On Saturday.")
+	her.says(t, "you: When can you come?", "they: On Saturday.")
+	his.says(t, "you: On Saturday.")
+	for _, c := range []*chat{her, his} {
+		if err := c.stdin.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if line, ok := <-c.lines; ok {
+			t.Errorf("%s says %q at the end", c.name, line)
+		}
+		if err := c.wait(); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+	if err := d.stop(); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+}
