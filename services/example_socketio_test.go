@@ -4,9 +4,12 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -74,6 +77,62 @@ func (c *chat) types(t *testing.T, line string) {
 	}
 }
 
+// wire forwards connections, which it can cut.
+type wire struct {
+	listener net.Listener
+
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+func newWire(t *testing.T, target string) *wire {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wire{listener: listener}
+	var copying sync.WaitGroup
+	copying.Go(func() {
+		for {
+			from, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			to, err := net.Dial("tcp", target)
+			if err != nil {
+				_ = from.Close()
+				continue
+			}
+			w.mu.Lock()
+			w.conns = append(w.conns, from, to)
+			w.mu.Unlock()
+			for _, way := range [][2]net.Conn{{from, to}, {to, from}} {
+				copying.Go(func() {
+					_, _ = io.Copy(way[0], way[1])
+					_ = way[0].Close()
+				})
+			}
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		w.cut()
+		copying.Wait()
+	})
+	return w
+}
+
+// cut breaks all connections. New ones are taken.
+func (w *wire) cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.conns {
+		_ = c.Close()
+	}
+	w.conns = nil
+}
+
 // The example of docs/migrate-from-socketio.md does what it says.
 func TestTheSocketIOExample(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(exampleDir, "node_modules")); err != nil {
@@ -110,7 +169,8 @@ func TestTheSocketIOExample(t *testing.T) {
 		t.Fatal("no conversation begins")
 	}
 
-	her := startChat(t, "Ann", d.url, ann, password)
+	hers := newWire(t, strings.TrimPrefix(d.url, "http://"))
+	her := startChat(t, "Ann", "http://"+hers.listener.Addr().String(), ann, password)
 	his := startChat(t, "Tom", d.url, tom, password)
 	her.says(t, "connected")
 	his.says(t, "connected")
@@ -119,6 +179,10 @@ func TestTheSocketIOExample(t *testing.T) {
 	his.types(t, "On Saturday.")
 	her.says(t, "you: When can you come?", "they: On Saturday.")
 	his.says(t, "you: On Saturday.")
+	hers.cut()
+	his.types(t, "At ten.")
+	her.says(t, "connected again", "they: At ten.")
+	his.says(t, "you: At ten.")
 	for _, c := range []*chat{her, his} {
 		if err := c.stdin.Close(); err != nil {
 			t.Fatal(err)
