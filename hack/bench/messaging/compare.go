@@ -72,7 +72,7 @@ func measure(ctx context.Context, c config, s side, w work) (outcome, error) {
 	}
 	gen, err := startGenerator(ctx, c, plan.Job{
 		Protocol: s.protocol(), Targets: d.targets, Users: w.layout.users, Members: w.layout.members,
-		Issuer: issuer, SigningKeys: g.keys,
+		Upgrade: w.upgrade, Issuer: issuer, SigningKeys: g.keys,
 	})
 	if err != nil {
 		return outcome{}, err

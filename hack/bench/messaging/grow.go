@@ -36,6 +36,7 @@ func costs() []cost {
 // cell is what was measured at one size.
 type cell struct {
 	connections, pods int
+	upgrade           string    // plan.Job's
 	values            []float64 // by cost
 }
 
@@ -53,7 +54,7 @@ func grow(ctx context.Context, c config, our *ours, stdout, stderr io.Writer) er
 	connections, pods := sizes(c.quick)
 	for _, p := range pods {
 		for _, n := range connections {
-			g, err := measureCell(ctx, c, our, n, p, stderr)
+			g, err := measureCell(ctx, c, our, cell{connections: n, pods: p}, stderr)
 			if err != nil {
 				return fmt.Errorf("%d connections on %d processes: %w", n, p, err)
 			}
@@ -76,16 +77,15 @@ func grow(ctx context.Context, c config, our *ours, stdout, stderr io.Writer) er
 }
 
 // measureCell measures pairs, then conversations of 200, each on processes of its
-// own.
-func measureCell(ctx context.Context, c config, our *ours, connections, pods int, stderr io.Writer) (cell, error) {
+// own, and returns the cell with its values.
+func measureCell(ctx context.Context, c config, our *ours, g cell, stderr io.Writer) (cell, error) {
 	rest, lasting, rate := 20*time.Second, 8*time.Second, 500.0
 	if c.quick {
 		rest, lasting, rate = time.Second, time.Second, 50
 	}
-	g := cell{connections: connections, pods: pods}
 	compare := comparison{config: c, log: stderr}
 	pairs := work{
-		name: "pairs", layout: layout{users: connections, members: 2}, setting: setting{pods: pods},
+		name: "pairs", layout: layout{users: g.connections, members: 2}, setting: setting{pods: g.pods}, upgrade: g.upgrade,
 		measure: func(ctx context.Context, t *trial) error {
 			if err := measureConnections(ctx, t, rest); err != nil {
 				return err
@@ -108,7 +108,7 @@ func measureCell(ctx context.Context, c config, our *ours, connections, pods int
 		return g, err
 	}
 	groups := work{
-		name: "groups", layout: layout{users: connections, members: min(200, connections)}, setting: setting{pods: pods},
+		name: "groups", layout: layout{users: g.connections, members: min(200, g.connections)}, setting: setting{pods: g.pods}, upgrade: g.upgrade,
 		measure: func(ctx context.Context, t *trial) error {
 			kept := g.values[:3]
 			if err := t.connectAll(ctx); err != nil {

@@ -49,6 +49,7 @@ type config struct {
 	quick       bool
 	alone       bool
 	growth      bool
+	forwarded   bool
 	chart       string
 	thresholds  string
 	dir         string
@@ -75,6 +76,7 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	flags.BoolVar(&c.quick, "quick", false, "do everything once in small sizes, and judge nothing")
 	flags.BoolVar(&c.alone, "alone", false, "measure ours without the peer, and judge nothing: for work on ours")
 	flags.BoolVar(&c.growth, "growth", false, "measure ours at 1,000, 5,000 and 15,000 connections on 1, 2 and 3 processes instead, and draw --chart")
+	flags.BoolVar(&c.forwarded, "forwarded", false, "measure instead what it costs ours that a session of Socket.IO is upgraded at a process that does not hold it")
 	flags.StringVar(&c.chart, "chart", defaultChart, "where --growth draws; with --quick or another door than native nowhere, unless it is named")
 	flags.StringVar(&c.thresholds, "thresholds", "hack/bench/messaging/thresholds.yaml", "the file with the limits")
 	flags.StringVar(&c.dir, "dir", "", "where logs are kept; by default nowhere")
@@ -86,6 +88,9 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	}
 	if c.chart == defaultChart && (c.quick || c.door != plan.Native) {
 		c.chart = "" // of small sizes it would tell nothing, and of another door something else
+	}
+	if c.forwarded {
+		c.door = plan.SocketIO
 	}
 	if c.door != plan.Native && c.door != plan.SocketIO {
 		return c, fmt.Errorf("--door: there is none called %q; there are %s and %s", c.door, plan.Native, plan.SocketIO)
@@ -141,9 +146,12 @@ func bench(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if c.growth {
+	if c.growth || c.forwarded {
 		if err := our.prepare(ctx); err != nil {
 			return err
+		}
+		if c.forwarded {
+			return measureForwarded(ctx, c, our, stdout, stderr)
 		}
 		return grow(ctx, c, our, stdout, stderr)
 	}

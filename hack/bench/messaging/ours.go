@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"net"
 	"os/exec"
 	"path/filepath"
 
@@ -123,6 +124,10 @@ func (o *ours) run(ctx context.Context, component, name string, environment ...s
 	if err != nil {
 		return service{}, err
 	}
+	host, _, err := net.SplitHostPort(internal)
+	if err != nil {
+		return service{}, err
+	}
 	p, err := process.Start(process.Options{
 		Name: name, Program: o.config.marketplane, Arguments: []string{component}, Logs: o.config.dir,
 		Environment: append([]string{
@@ -130,6 +135,7 @@ func (o *ours) run(ctx context.Context, component, name string, environment ...s
 			contract.EnvInstance + "=" + name,
 			contract.EnvListen + "=" + address,
 			contract.EnvInternalListen + "=" + internal,
+			contract.EnvAddress + "=" + host, // where other processes forward to
 			contract.EnvBusTokenFile + "=" + o.busToken,
 		}, environment...),
 	})

@@ -27,6 +27,7 @@ type work struct {
 	name    string
 	layout  layout
 	setting setting
+	upgrade string // plan.Job's
 	// measure does it on a running server.
 	measure func(context.Context, *trial) error
 }

@@ -14,6 +14,7 @@ type conn struct {
 	fd   int // -1 while there is none
 
 	connected bool // TCP
+	polling   bool // the poll that begins a session to be upgraded
 	upgraded  bool // WebSocket
 	ready     bool // authenticated
 	writes    bool // wants to know when it can write
@@ -27,16 +28,22 @@ type conn struct {
 	missing int
 }
 
-// request asks for a WebSocket. The key is the RFC's example: no server minds.
+// upgradeHeader asks for a WebSocket. The key is the RFC's example: no server minds.
+const upgradeHeader = "Upgrade: websocket\r\nConnection: Upgrade\r\n" +
+	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+
+// get is a request, with header lines that each have their end.
+func get(path, host, header string) []byte {
+	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", path, host, header)
+}
+
+// request asks for the protocol's WebSocket.
 func (l *load) request(target string) []byte {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
-		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n", l.protocol.Path(), target)
+	header := upgradeHeader
 	if name := l.protocol.Subprotocol(); name != "" {
-		fmt.Fprintf(&b, "Sec-WebSocket-Protocol: %s\r\n", name)
+		header += "Sec-WebSocket-Protocol: " + name + "\r\n"
 	}
-	b.WriteString("\r\n")
-	return b.Bytes()
+	return get(l.protocol.Path(), target, header)
 }
 
 var (
@@ -46,6 +53,9 @@ var (
 
 // receive handles what was read, and returns what is not whole yet.
 func (c *conn) receive(data []byte) ([]byte, error) {
+	if c.polling {
+		return c.polled(data)
+	}
 	if !c.upgraded {
 		head, rest, ok := bytes.Cut(data, endOfHead)
 		if !ok {
@@ -55,6 +65,9 @@ func (c *conn) receive(data []byte) ([]byte, error) {
 			return nil, fmt.Errorf("no WebSocket: %.300s", head)
 		}
 		c.upgraded, data = true, rest
+		if c.load.job.Upgrade != "" {
+			c.load.write(c, wire.Text, wire.SocketIO{}.AppendProbe(c.load.payload[:0]))
+		}
 	}
 	for len(data) > 0 {
 		opcode, payload, size, err := wire.NextFrame(data)
@@ -93,6 +106,9 @@ func (c *conn) frame(opcode byte, payload []byte) error {
 func (c *conn) tell(e wire.Event) {
 	l := c.load
 	switch e.Kind {
+	case wire.Probed:
+		l.write(c, wire.Text, wire.SocketIO{}.AppendUpgrade(l.payload[:0]))
+		fallthrough
 	case wire.Greeted:
 		l.payload = l.protocol.AppendOpen(l.payload[:0], l.tokens[c.user], &c.session)
 		l.write(c, wire.Text, l.payload)

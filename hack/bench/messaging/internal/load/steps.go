@@ -50,6 +50,9 @@ func (l *load) openFor(c *conn, step plan.Step) error {
 	c.connected, c.upgraded, c.ready, c.opening = false, false, false, true
 	c.missing, c.opened = step.Missed, time.Now().UnixNano()
 	c.session.Keep = true
+	if l.job.Upgrade != "" {
+		return l.poll(c)
+	}
 	target := c.user % len(l.targets)
 	if err := l.loop.open(c, plan.Address(c.user), l.targets[target]); err != nil {
 		return err

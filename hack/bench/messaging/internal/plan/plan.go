@@ -18,6 +18,14 @@ const (
 	SocketIO = "socket.io"
 )
 
+// The processes at which sessions of Socket.IO are upgraded.
+const (
+	// UpgradeHere: at the one that holds the session.
+	UpgradeHere = "here"
+	// UpgradeElsewhere: at the next one, which forwards.
+	UpgradeElsewhere = "elsewhere"
+)
+
 // Job is what a generator is started for.
 type Job struct {
 	Protocol string `json:"protocol"`
@@ -28,6 +36,10 @@ type Job struct {
 	// i/Members.
 	Users   int `json:"users"`
 	Members int `json:"members"`
+	// Upgrade has sessions begin with a poll, as those of clients with default
+	// options do, and says where they are upgraded to WebSocket. Empty: they begin
+	// as WebSockets.
+	Upgrade string `json:"upgrade,omitempty"`
 	// Issuer and SigningKeys (contract.SigningKeys) make the tokens.
 	Issuer      string `json:"issuer"`
 	SigningKeys []byte `json:"signing_keys"`
@@ -136,6 +148,10 @@ func (j Job) Validate() error {
 		return fmt.Errorf("targets: name at least one")
 	case j.Users < 1 || j.Members < 1:
 		return fmt.Errorf("users and members must be at least 1")
+	case j.Upgrade != "" && j.Upgrade != UpgradeHere && j.Upgrade != UpgradeElsewhere:
+		return fmt.Errorf("upgrade: there is none called %q", j.Upgrade)
+	case j.Upgrade != "" && j.Protocol != SocketIO:
+		return fmt.Errorf("upgrade: sessions of %s only", SocketIO)
 	}
 	return nil
 }

@@ -13,6 +13,8 @@ type Kind int
 const (
 	// Greeted: the server waits for the client's token.
 	Greeted Kind = iota
+	// Probed: the server is ready to go on with a session of Engine.IO here.
+	Probed
 	// Authenticated: the connection is the user's.
 	Authenticated
 	// Acked: a message is written.

@@ -26,6 +26,11 @@ func (SocketIO) Read(frame []byte, s *Session, tell func(Event)) error {
 		tell(Event{Kind: Greeted})
 	case '2':
 		tell(Event{Kind: Pinged})
+	case '3':
+		if string(frame) != "3probe" {
+			return fmt.Errorf("a pong that answers nothing: %.200s", frame)
+		}
+		tell(Event{Kind: Probed})
 	case '4':
 		e, err := readPacket(frame[1:], s)
 		if err != nil {
@@ -126,3 +131,26 @@ func (SocketIO) AppendTyping(dst []byte, conversation string) []byte {
 
 // AppendPong implements Protocol.
 func (SocketIO) AppendPong(dst []byte) []byte { return append(dst, '3') }
+
+// PollPath is requested for a session that is upgraded later (Engine.IO, section
+// "Upgrade").
+func (SocketIO) PollPath() string { return "/socket.io/?EIO=4&transport=polling" }
+
+// SessionID is the id in the answer to the first poll.
+func (SocketIO) SessionID(body []byte) ([]byte, error) {
+	sid := field(body, `"sid":"`)
+	if len(body) == 0 || body[0] != '0' || len(sid) == 0 {
+		return nil, fmt.Errorf("no session: %.200s", body)
+	}
+	return sid, nil
+}
+
+// UpgradePath is requested for the WebSocket of a session.
+func (s SocketIO) UpgradePath(sid []byte) string { return s.Path() + "&sid=" + string(sid) }
+
+// AppendProbe appends the first frame of the WebSocket of a session. It is answered
+// by Probed.
+func (SocketIO) AppendProbe(dst []byte) []byte { return append(dst, "2probe"...) }
+
+// AppendUpgrade appends the frame with which the session goes over to the WebSocket.
+func (SocketIO) AppendUpgrade(dst []byte) []byte { return append(dst, '5') }

@@ -86,6 +86,7 @@ func TestRead(t *testing.T) {
 		},
 		"Socket.IO, open":      {protocol: wire.SocketIO{}, frame: `0{"sid":"x","upgrades":[]}`, want: []wire.Event{{Kind: wire.Greeted}}},
 		"Socket.IO, ping":      {protocol: wire.SocketIO{}, frame: `2`, want: []wire.Event{{Kind: wire.Pinged}}},
+		"Socket.IO, probed":    {protocol: wire.SocketIO{}, frame: `3probe`, want: []wire.Event{{Kind: wire.Probed}}},
 		"Socket.IO, connected": {protocol: wire.SocketIO{}, frame: `40{"sid":"x"}`, want: []wire.Event{{Kind: wire.Authenticated}}},
 		"Socket.IO, recovered": {
 			protocol: wire.SocketIO{}, frame: `40{"sid":"x","pid":"p"}`, session: wire.Session{Keep: true, ID: []byte("p"), Place: []byte("o")},
@@ -137,6 +138,7 @@ func TestReadRefusesWhatIsUnknown(t *testing.T) {
 		``:                      wire.SocketIO{},
 		`4`:                     wire.SocketIO{},
 		`6`:                     wire.SocketIO{},
+		`3`:                     wire.SocketIO{},
 		`42["message",{"a":1}]`: wire.SocketIO{},
 	} {
 		if err := protocol.Read([]byte(frame), &wire.Session{}, func(wire.Event) {}); err == nil {
@@ -149,5 +151,18 @@ func TestBodyCarriesItsTime(t *testing.T) {
 	body := wire.AppendBody(nil, 42, "hello")
 	if want := []byte(`{"sent_ns":42,"text":"hello"}`); !bytes.Equal(body, want) {
 		t.Errorf("the body is %s, want %s", body, want)
+	}
+}
+
+func TestSessionID(t *testing.T) {
+	var socketIO wire.SocketIO
+	sid, err := socketIO.SessionID([]byte(`0{"sid":"abc","upgrades":["websocket"]}`))
+	if err != nil || socketIO.UpgradePath(sid) != "/socket.io/?EIO=4&transport=websocket&sid=abc" {
+		t.Errorf("%q, %v", sid, err)
+	}
+	for _, body := range []string{``, `{"code":1,"message":"Session ID unknown"}`, `0{}`} {
+		if _, err := socketIO.SessionID([]byte(body)); err == nil {
+			t.Errorf("%q: no error", body)
+		}
 	}
 }
