@@ -40,8 +40,10 @@ func TestOursDoesEveryWork(t *testing.T) {
 	}
 }
 
-func testEveryWork(t *testing.T, program, door string) {
-	c, err := parse([]string{"--quick", "--door", door, "--marketplane", program}, os.Stderr)
+// prepareOurs makes ours ready to be measured, as the arguments say.
+func prepareOurs(t *testing.T, args ...string) (config, *ours) {
+	t.Helper()
+	c, err := parse(append([]string{"--quick"}, args...), os.Stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,12 +51,12 @@ func testEveryWork(t *testing.T, program, door string) {
 	if c.dir, err = os.MkdirTemp("", "bench-messaging-test-"); err != nil { //nolint:usetesting // see above
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(c.dir)
+	t.Cleanup(func() { _ = os.RemoveAll(c.dir) })
 	g, err := layGrounds(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer g.postgres.Stop()
+	t.Cleanup(func() { g.postgres.Stop() })
 	our, err := newOurs(g)
 	if err != nil {
 		t.Fatal(err)
@@ -62,6 +64,11 @@ func testEveryWork(t *testing.T, program, door string) {
 	if err := our.prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	return c, our
+}
+
+func testEveryWork(t *testing.T, program, door string) {
+	c, our := prepareOurs(t, "--door", door, "--marketplane", program)
 	var log bytes.Buffer
 	compare := comparison{config: c, sides: []side{our}, log: &log}
 	if err := compare.measure(t.Context()); err != nil {
@@ -77,6 +84,20 @@ func testEveryWork(t *testing.T, program, door string) {
 		if n := compare.outcomes[r.work][0][0].operations; n == 0 {
 			t.Errorf("%s: nothing was done", r.work)
 		}
+	}
+}
+
+// Sessions that one process holds are upgraded at another, which would refuse them if
+// it did not forward.
+func TestForwardedSessions(t *testing.T) {
+	c, our := prepareOurs(t, "--forwarded", "--marketplane", buildMarketplane(t))
+	g, err := measureCell(t.Context(), c, our, cell{connections: 20, pods: 2, upgrade: plan.UpgradeElsewhere}, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := forwardedTable([][]cell{{g}, {g}, {g}}, "a machine")
+	if len(g.values) != len(costs()) || !strings.Contains(table, "20 connections on 2 processes") || strings.Count(table, "\n| polled") != 2 {
+		t.Errorf("%s", table)
 	}
 }
 

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os/exec"
 	"path/filepath"
 
@@ -105,8 +107,29 @@ func (o *ours) start(ctx context.Context, database string, s setting) (*deployme
 		}
 		d.servers = append(d.servers, pod.process)
 		d.targets = append(d.targets, pod.address)
+		if err := await(ctx, pod.process, opensSocketIO(pod.address)); err != nil {
+			return d, err
+		}
 	}
 	return d, nil
+}
+
+// opensSocketIO says whether that door is open: soon after the process is ready.
+func opensSocketIO(address string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+contract.PathSocketIO+"/", nil)
+		if err != nil {
+			return err
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return err
+		}
+		if response.StatusCode == http.StatusServiceUnavailable {
+			err = errors.New("the Socket.IO door is closed")
+		}
+		return errors.Join(err, response.Body.Close())
+	}
 }
 
 // service is a process of ours, and where it listens.

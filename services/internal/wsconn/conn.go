@@ -102,6 +102,10 @@ func (c *Conn) Send(kind Kind, parts ...[]byte) error {
 	return c.enqueue(kind, Now, false, parts)
 }
 
+// Gather queues text that may wait, as long as its urgency allows, for more that is
+// written with it. It stays a message of its own.
+func (c *Conn) Gather(u Urgency, parts ...[]byte) error { return c.enqueue(Text, u, false, parts) }
+
 // Message is one of those that SendAll queues.
 type Message struct {
 	Kind  Kind

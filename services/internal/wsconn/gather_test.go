@@ -61,6 +61,41 @@ func TestTextGathers(t *testing.T) {
 	})
 }
 
+// Messages that stay what they are wait in the same way, and keep their order.
+func TestMessagesGather(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, rec := newPipe(t, Options{Soon: 20 * time.Millisecond, Later: 100 * time.Millisecond}, echo)
+		gather := func(u Urgency, text string) {
+			t.Helper()
+			if err := rec.conn.Gather(u, []byte(text)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		start := time.Now()
+		want := func(after time.Duration, texts ...string) {
+			t.Helper()
+			for _, text := range texts {
+				r.wantFrame(flagFin|opText, text)
+			}
+			synctest.Wait()
+			if at := time.Since(start); at != after {
+				t.Errorf("%q came after %s, want %s", texts, at, after)
+			}
+		}
+		gather(Soon, "1")
+		want(0, "1")
+		gather(Soon, "2")
+		gather(Soon, "3")
+		want(20*time.Millisecond, "2", "3")
+		gather(Later, "a")
+		want(20*time.Millisecond, "a")
+		gather(Later, "b")
+		gather(Now, "c")
+		want(20*time.Millisecond, "b", "c")
+	})
+}
+
 func TestWhatGathersIsWrittenBeforeTheClose(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

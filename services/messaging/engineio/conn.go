@@ -60,6 +60,18 @@ var (
 	ErrClosed = wsconn.ErrClosed
 )
 
+// Urgency says for how long a message may wait for others, to share a system call
+// with them.
+type Urgency = wsconn.Urgency
+
+// The urgencies: none; until 25 ms, or 200 ms, after the last message of the same
+// urgency. What is sent otherwise takes along what waits.
+const (
+	Now   = wsconn.Now
+	Soon  = wsconn.Soon
+	Later = wsconn.Later
+)
+
 // Packet is a message to a client, whose payload is the parts one after the other.
 type Packet struct {
 	Kind  Kind
@@ -139,7 +151,13 @@ func (c *Conn) heard() time.Time {
 // in polling (section "Packet encoding"). What would make too much wait is refused
 // with ErrOverflow, unless nothing waits: then any size is taken. After Close,
 // Abort, or the end it is ErrClosed.
-func (c *Conn) Send(kind Kind, parts ...[]byte) error {
+func (c *Conn) Send(kind Kind, parts ...[]byte) error { return c.send(Now, kind, parts) }
+
+// Gather is Send for text that may wait as long as its urgency allows. In polling
+// nothing waits.
+func (c *Conn) Gather(u Urgency, parts ...[]byte) error { return c.send(u, Text, parts) }
+
+func (c *Conn) send(u Urgency, kind Kind, parts [][]byte) error {
 	c.mu.Lock()
 	if c.state != stateOpen {
 		c.mu.Unlock()
@@ -147,7 +165,7 @@ func (c *Conn) Send(kind Kind, parts ...[]byte) error {
 	}
 	if s := c.socket; s != nil {
 		c.mu.Unlock()
-		return s.send(kind, parts)
+		return s.send(u, kind, parts)
 	}
 	defer c.mu.Unlock()
 	if err := c.polling.reserve(c.server, encodedSize(kind, parts)); err != nil {

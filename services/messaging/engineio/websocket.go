@@ -38,10 +38,10 @@ type probe struct {
 
 var messagePrefix = []byte{byte(packetMessage)}
 
-func (s *socket) send(kind Kind, parts [][]byte) error {
+func (s *socket) send(u Urgency, kind Kind, parts [][]byte) error {
 	if kind == Text {
 		var few [8][]byte
-		return s.ws.Send(Text, append(append(few[:0], messagePrefix), parts...)...)
+		return s.ws.Gather(u, append(append(few[:0], messagePrefix), parts...)...)
 	}
 	if s.base64 {
 		return s.ws.Send(Text, appendBinary(nil, parts))

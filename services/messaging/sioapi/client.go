@@ -11,6 +11,7 @@ import (
 	"github.com/marketplane/marketplane/services/internal/identity"
 	"github.com/marketplane/marketplane/services/messaging"
 	"github.com/marketplane/marketplane/services/messaging/door"
+	"github.com/marketplane/marketplane/services/messaging/engineio"
 	"github.com/marketplane/marketplane/services/messaging/hub"
 	"github.com/marketplane/marketplane/services/messaging/socketio"
 )
@@ -129,7 +130,7 @@ func (c *client) emitted(err error) {
 }
 
 // emit queues an event that is in no stream.
-func (c *client) emit(kind messaging.Kind, payload json.RawMessage) {
+func (c *client) emit(u engineio.Urgency, kind messaging.Kind, payload json.RawMessage) {
 	c.mu.Lock()
 	socket := c.socket
 	c.mu.Unlock()
@@ -137,7 +138,7 @@ func (c *client) emit(kind messaging.Kind, payload json.RawMessage) {
 		return
 	}
 	var scratch [eventSize]byte
-	c.emitted(socket.EmitRaw(eventName(scratch[:0], kind), payload))
+	c.emitted(socket.GatherRaw(u, eventName(scratch[:0], kind), payload))
 }
 
 // eventSize is what an event takes beside its payload, about.
@@ -161,7 +162,7 @@ func (c *client) Deliver(items []messaging.Item) {
 			offset = append(place[:0], ',', '"')
 			offset = append(messaging.AppendCursor(offset, item.UserID, item.Offset), '"')
 		}
-		c.emitted(c.socket.EmitRaw(eventName(name[:0], item.Kind), item.Payload, offset))
+		c.emitted(c.socket.GatherRaw(engineio.Soon, eventName(name[:0], item.Kind), item.Payload, offset))
 	}
 }
 
@@ -171,7 +172,7 @@ func (c *client) Signal(signal messaging.Signal) {
 		c.server.metrics.dropped.Inc()
 		return
 	}
-	c.emit(signal.Kind, signal.Payload)
+	c.emit(engineio.Later, signal.Kind, signal.Payload)
 }
 
 // Room implements hub.Wire.
@@ -192,7 +193,7 @@ type move struct {
 // and not before: so it is closed when it shall come back.
 func (c *client) Move(after, deadline time.Duration) {
 	payload, _ := json.Marshal(move{AfterMS: after.Milliseconds(), DeadlineMS: deadline.Milliseconds()}) // numbers can be encoded
-	c.emit("reconnect", payload)
+	c.emit(engineio.Now, "reconnect", payload)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.gone {
@@ -201,7 +202,7 @@ func (c *client) Move(after, deadline time.Duration) {
 }
 
 // SessionEnded implements hub.Wire.
-func (c *client) SessionEnded(payload json.RawMessage) { c.emit(messaging.KindSession, payload) }
+func (c *client) SessionEnded(payload json.RawMessage) { c.emit(engineio.Now, messaging.KindSession, payload) }
 
 // End implements hub.Wire.
 func (c *client) End(reason hub.Reason) {

@@ -121,10 +121,16 @@ var closingBracket = []byte{']'}
 // are its name and arguments as JSON, with commas between, and without the array's
 // brackets. They are copied; so many receivers can share what is the same. Nobody
 // checks them.
-func (s *Socket) EmitRaw(list ...[]byte) error {
+func (s *Socket) EmitRaw(list ...[]byte) error { return s.emitRaw(engineio.Now, list) }
+
+// GatherRaw is EmitRaw for an event that may wait for others as long as its urgency
+// allows; see [engineio.Conn.Gather].
+func (s *Socket) GatherRaw(u engineio.Urgency, list ...[]byte) error { return s.emitRaw(u, list) }
+
+func (s *Socket) emitRaw(u engineio.Urgency, list [][]byte) error {
 	p := partsPool.Get().(*parts) //nolint:errcheck,forcetypeassert // the pool holds nothing else
 	p.list = append(append(append(p.list, s.namespace.eventHeader), list...), closingBracket)
-	err := s.send(p.list)
+	err := s.send(u, p.list)
 	clear(p.list)
 	p.list = p.list[:0]
 	partsPool.Put(p)
@@ -135,20 +141,20 @@ func (s *Socket) EmitRaw(list ...[]byte) error {
 }
 
 // send sends a packet's text.
-func (s *Socket) send(text [][]byte) error {
+func (s *Socket) send(u engineio.Urgency, text [][]byte) error {
 	c := s.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !s.open() {
 		return ErrDisconnected
 	}
-	return disconnected(c.engine.Send(engineio.Text, text...))
+	return disconnected(c.engine.Gather(u, text...))
 }
 
 func (s *Socket) sendPayload(kind packetType, p *payload, id int64) error {
 	text := [][]byte{p.header(kind, s.namespace.name, id), p.list, closingBracket}
 	if len(p.attachments) == 0 {
-		return s.send(text)
+		return s.send(engineio.Now, text)
 	}
 	return s.sendAll(packets(text, p.attachments))
 }
