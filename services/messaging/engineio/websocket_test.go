@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -64,6 +65,55 @@ func TestWebSocketMessages(t *testing.T) {
 	if since := time.Since(c.rec.conn.LastRead()); since < 0 || since > patience {
 		t.Errorf("heard %s ago", since)
 	}
+}
+
+// What may wait is sent with what comes after it, and in order. In polling it does
+// not wait.
+func TestTextGathers(t *testing.T) {
+	t.Parallel()
+	bubble(t, Options{}, echo, func(h *harness) {
+		c, s := h.connect()
+		gather := func(u Urgency, text string) {
+			t.Helper()
+			if err := c.rec.conn.Gather(u, []byte(text)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		start := time.Now()
+		at := func(want time.Duration, texts ...string) {
+			t.Helper()
+			s.want(texts...)
+			synctest.Wait() // whoever wrote it would take along what comes now
+			if took := time.Since(start); took != want {
+				t.Errorf("%q came after %s, want %s", texts, took, want)
+			}
+		}
+		gather(Soon, "1")
+		at(0, "41")
+		gather(Soon, "2")
+		gather(Soon, "3")
+		at(25*time.Millisecond, "42", "43")
+		gather(Later, "a")
+		at(25*time.Millisecond, "4a")
+		gather(Later, "b")
+		at(225*time.Millisecond, "4b")
+		gather(Later, "c")
+		if err := c.rec.conn.Send(Text, []byte("d")); err != nil {
+			t.Error(err)
+		}
+		at(225*time.Millisecond, "4c", "4d")
+
+		c = h.poll()
+		gather(Later, "e")
+		gather(Later, "f")
+		wantOK(t, c.get(), "4e\x1e4f")
+		start = time.Now()
+		gather(Later, "g")
+		wantOK(t, c.get(), "4g")
+		if took := time.Since(start); took != 0 {
+			t.Errorf("it came after %s", took)
+		}
+	})
 }
 
 // The stock client's option forceBase64: nothing binary goes to it.

@@ -202,7 +202,9 @@ func (c *client) Move(after, deadline time.Duration) {
 }
 
 // SessionEnded implements hub.Wire.
-func (c *client) SessionEnded(payload json.RawMessage) { c.emit(engineio.Now, messaging.KindSession, payload) }
+func (c *client) SessionEnded(payload json.RawMessage) {
+	c.emit(engineio.Now, messaging.KindSession, payload)
+}
 
 // End implements hub.Wire.
 func (c *client) End(reason hub.Reason) {

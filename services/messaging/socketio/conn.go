@@ -35,6 +35,7 @@ type Conn interface {
 type engine interface {
 	Conn
 	Send(kind engineio.Kind, parts ...[]byte) error
+	Gather(u engineio.Urgency, parts ...[]byte) error
 	SendAll(packets ...engineio.Packet) error
 }
 

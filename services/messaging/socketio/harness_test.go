@@ -58,6 +58,10 @@ func (c *session) Send(kind engineio.Kind, parts ...[]byte) error {
 	return c.SendAll(engineio.Packet{Kind: kind, Parts: parts})
 }
 
+func (c *session) Gather(_ engineio.Urgency, parts ...[]byte) error {
+	return c.Send(engineio.Text, parts...)
+}
+
 func (c *session) SendAll(packets ...engineio.Packet) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -374,12 +374,13 @@ func TestEvents(t *testing.T) {
 				socket.Emit(`"`, 1, "2", Offset("3")),
 				socket.Emit("b", []byte("x"), 1, []byte("y")),
 				socket.EmitRaw([]byte(`"raw"`)),
+				socket.GatherRaw(engineio.Later, []byte(`"slow"`)),
 			} {
 				if err != nil {
 					t.Error(err)
 				}
 			}
-			c.want(`2["a"]`, `2["\"",1,"2","3"]`, `52-["b",{"_placeholder":true,"num":0},1,{"_placeholder":true,"num":1}]`, "bin:x", "bin:y", `2["raw"]`)
+			c.want(`2["a"]`, `2["\"",1,"2","3"]`, `52-["b",{"_placeholder":true,"num":0},1,{"_placeholder":true,"num":1}]`, "bin:x", "bin:y", `2["raw"]`, `2["slow"]`)
 			c.say("0/b,")
 			c.want(`0/b,{"sid":"*"}`, `2/b,["hello",true]`, `2/b,["raw",{},"offset"]`)
 			if err := socket.Emit("connect"); err == nil {
@@ -391,11 +392,11 @@ func TestEvents(t *testing.T) {
 			}
 			c.overflow = false
 			c.want()
-			if n := s.Stats().EventsOut; n != 6 {
+			if n := s.Stats().EventsOut; n != 7 {
 				t.Errorf("%d events", n)
 			}
 			c.end(engineio.TransportClose)
-			for _, err := range []error{socket.Emit("a"), socket.EmitRaw([]byte(`"a"`)), socket.Emit("a", []byte("x"))} {
+			for _, err := range []error{socket.Emit("a"), socket.EmitRaw([]byte(`"a"`)), socket.GatherRaw(engineio.Soon, []byte(`"a"`)), socket.Emit("a", []byte("x"))} {
 				if err != ErrDisconnected { //nolint:errorlint // it is documented to be this
 					t.Error(err)
 				}

@@ -130,7 +130,7 @@ func (s *Socket) GatherRaw(u engineio.Urgency, list ...[]byte) error { return s.
 func (s *Socket) emitRaw(u engineio.Urgency, list [][]byte) error {
 	p := partsPool.Get().(*parts) //nolint:errcheck,forcetypeassert // the pool holds nothing else
 	p.list = append(append(append(p.list, s.namespace.eventHeader), list...), closingBracket)
-	err := s.send(u, p.list)
+	err := s.gather(u, p.list)
 	clear(p.list)
 	p.list = p.list[:0]
 	partsPool.Put(p)
@@ -141,7 +141,10 @@ func (s *Socket) emitRaw(u engineio.Urgency, list [][]byte) error {
 }
 
 // send sends a packet's text.
-func (s *Socket) send(u engineio.Urgency, text [][]byte) error {
+func (s *Socket) send(text [][]byte) error { return s.gather(engineio.Now, text) }
+
+// gather is send for what may wait.
+func (s *Socket) gather(u engineio.Urgency, text [][]byte) error {
 	c := s.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -154,7 +157,7 @@ func (s *Socket) send(u engineio.Urgency, text [][]byte) error {
 func (s *Socket) sendPayload(kind packetType, p *payload, id int64) error {
 	text := [][]byte{p.header(kind, s.namespace.name, id), p.list, closingBracket}
 	if len(p.attachments) == 0 {
-		return s.send(engineio.Now, text)
+		return s.send(text)
 	}
 	return s.sendAll(packets(text, p.attachments))
 }
