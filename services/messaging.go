@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -29,7 +30,6 @@ import (
 	"github.com/marketplane/marketplane/services/messaging/notify"
 	"github.com/marketplane/marketplane/services/messaging/presence"
 	"github.com/marketplane/marketplane/services/messaging/relay"
-	"github.com/marketplane/marketplane/services/messaging/seal"
 	"github.com/marketplane/marketplane/services/messaging/sioapi"
 	messagingstore "github.com/marketplane/marketplane/services/messaging/store"
 	"github.com/marketplane/marketplane/services/messaging/webhook"
@@ -162,25 +162,11 @@ func addMessaging(p *platform, own messagingConfig) error {
 		AllowedOrigins: own.origins, ResumeTTL: messaging.ResumeTTL, Addresses: addresses, Door: door.Options{Presence: present, Metrics: door.NewMetrics(p.registry)},
 	}
 	sockets := wsapi.NewServer(service, connections, liveSessions{p.sessions}, options, p.log, p.registry)
-	stock := &socketIO{log: p.log, fail: p.group.Fail, key: store.SealingKey, make: func(key []byte) (*stockServer, error) {
-		options := sioapi.Options{AllowedOrigins: own.origins, Addresses: addresses, Door: options.Door}
-		if !own.noRecovery {
-			var err error
-			if options.Places, err = seal.New(key, "socket.io recovery"); err != nil {
-				return nil, err
-			}
-		}
-		s := &stockServer{}
-		if own.address.IsValid() {
-			ids, err := seal.New(key, relay.Purpose)
-			if err != nil {
-				return nil, err
-			}
-			s.relay = relay.New(own.address, ids, relay.Options{Window: p.config.drain.Window}, p.registry)
-			options.Engine.NewID, options.Engine.Missing = s.relay.NewID, s.relay.Missing
-		}
-		s.door = sioapi.NewServer(service, connections, liveSessions{p.sessions}, options, p.log, p.registry)
-		return s, nil
+	stock := &socketIO{log: p.log, fail: p.group.Fail, window: p.config.drain.Window, key: store.SealingKey, build: func(key []byte) (*stockServer, error) {
+		return newStockServer(p, own, key, func(o sioapi.Options) *sioapi.Server {
+			o.AllowedOrigins, o.Addresses, o.Door = own.origins, addresses, options.Door
+			return sioapi.NewServer(service, connections, liveSessions{p.sessions}, o, p.log, p.registry)
+		})
 	}}
 
 	messagingapi.Register(web.NewAPI(p.router, "Marketplane messaging", p.log, p.sessions), service, keeper)
@@ -213,22 +199,51 @@ func addMessaging(p *platform, own messagingConfig) error {
 	p.group.Add(lifecycle.Part{Name: "commits", Start: queue.Start, Stop: queue.Stop})
 	// After the commits, so that it stops before them: what is in flight on its
 	// connections is acknowledged until the last one is closed.
+	drain := newDrain(func(ctx context.Context) error {
+		// What is forwarded moves in the same window as what is held.
+		forwarded := make(chan error, 1)
+		go func() { forwarded <- stock.StopForwarding(ctx) }()
+		return errors.Join(connections.Stop(ctx), <-forwarded, sockets.Stop(ctx), stock.Stop(ctx))
+	})
+	p.drains = append(p.drains, drain.begin)
 	p.group.Add(lifecycle.Part{
 		Name: "connections",
 		Start: func(ctx context.Context) error {
+			if err := errors.Join(connections.Start(ctx), sockets.Start(ctx)); err != nil {
+				return err
+			}
 			stock.Start()
-			return errors.Join(connections.Start(ctx), sockets.Start(ctx))
+			return nil
 		},
-		Stop: func(ctx context.Context) error {
-			// What is forwarded moves in the same window as what is held.
-			forwarded := make(chan error, 1)
-			go func() { forwarded <- stock.StopForwarding(ctx) }()
-			return errors.Join(connections.Stop(ctx), <-forwarded, sockets.Stop(ctx), stock.Stop(ctx))
-		},
+		Stop: drain.wait,
 	})
 	return p.consume(&eventlog.Consumer{
 		Name: "messaging.inbox", Types: inbox.Types(), Handle: inbox.Handle, After: inbox.After,
 	})
+}
+
+// drain is something that takes its time to stop, and is begun before it is its turn.
+type drain struct {
+	stop func(ctx context.Context) error
+	once sync.Once
+	done chan error
+}
+
+func newDrain(stop func(ctx context.Context) error) *drain {
+	return &drain{stop: stop, done: make(chan error, 1)}
+}
+
+// begin begins to stop, once.
+func (d *drain) begin(ctx context.Context) {
+	d.once.Do(func() {
+		go func() { d.done <- d.stop(ctx) }()
+	})
+}
+
+// wait returns when it is stopped; it is called once.
+func (d *drain) wait(ctx context.Context) error {
+	d.begin(ctx)
+	return <-d.done
 }
 
 // liveSessions is what sockets ask about sessions.

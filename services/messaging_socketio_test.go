@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -84,8 +85,8 @@ func (s *plainService) first(p *messagingProcess) {
 	s.next = slices.Index(s.processes, p) + len(s.processes) - 1
 }
 
-// chat is a conversation of two stock clients.
-type chat struct {
+// stockChat is a conversation of two stock clients.
+type stockChat struct {
 	t            *testing.T
 	p            *messagingProcess
 	driver       *stockclient.Driver
@@ -107,10 +108,10 @@ func (p *messagingProcess) stockOptions(user uuid.UUID, transports ...string) ma
 	return o
 }
 
-// startChat connects the tasker to a process that stays, and the client by a service.
-func startChat(t *testing.T, p *messagingProcess, s *plainService, transports ...string) *chat {
+// startStockChat connects the tasker to a process that stays, and the client by a service.
+func startStockChat(t *testing.T, p *messagingProcess, s *plainService, transports ...string) *stockChat {
 	t.Helper()
-	c := &chat{t: t, p: p, driver: stockclient.Start(t, 30*time.Second)}
+	c := &stockChat{t: t, p: p, driver: stockclient.Start(t, time.Minute)}
 	client, tasker, task := uuid.New(), uuid.New(), uuid.New()
 	c.driver.Enter("tasker", "http://"+p.public, p.stockOptions(tasker, "websocket"))
 	c.driver.Enter("client", s.URL, p.stockOptions(client, transports...))
@@ -122,7 +123,7 @@ func startChat(t *testing.T, p *messagingProcess, s *plainService, transports ..
 }
 
 // hears waits for a client's next event of a name.
-func (c *chat) hears(client, name string) map[string]any {
+func (c *stockChat) hears(client, name string) map[string]any {
 	c.t.Helper()
 	h := c.driver.Find(func(h stockclient.Happening) bool { return h.Client == client && h.Event == name && h.What == "event" })
 	fields, ok := h.Args[0].(map[string]any)
@@ -133,7 +134,7 @@ func (c *chat) hears(client, name string) map[string]any {
 }
 
 // send has the tasker send messages, each of which is acknowledged.
-func (c *chat) send(n int) {
+func (c *stockChat) send(n int) {
 	c.t.Helper()
 	for range n {
 		c.sent++
@@ -148,7 +149,7 @@ func (c *chat) send(n int) {
 }
 
 // receive has the client receive all that was sent, each message once and in order.
-func (c *chat) receive() {
+func (c *stockChat) receive() {
 	c.t.Helper()
 	for c.got < c.sent {
 		c.got++
@@ -159,7 +160,7 @@ func (c *chat) receive() {
 }
 
 // back waits until the client is there again, and says whether it was recovered.
-func (c *chat) back() bool {
+func (c *stockChat) back() bool {
 	c.t.Helper()
 	return c.driver.Find(func(h stockclient.Happening) bool { return h.Client == "client" && h.What == "connect" }).Recovered
 }
@@ -200,6 +201,8 @@ func TestStockClientsNeedNoAffinity(t *testing.T) {
 				service.first(owner)
 				// The upgrade waits until the session has something to lose.
 				upgrading, proceed := make(chan struct{}, 1), make(chan struct{})
+				release := sync.OnceFunc(func() { close(proceed) })
+				defer release()
 				if name == "upgrade" {
 					service.watch(func(r *http.Request) {
 						if wsconn.IsUpgrade(r) && r.URL.Query().Get("sid") != "" {
@@ -211,7 +214,7 @@ func TestStockClientsNeedNoAffinity(t *testing.T) {
 						}
 					})
 				}
-				c := startChat(t, stays, service, transports...)
+				c := startStockChat(t, stays, service, transports...)
 				c.send(3)
 				switch name {
 				case "upgrade":
@@ -225,7 +228,7 @@ func TestStockClientsNeedNoAffinity(t *testing.T) {
 					t.Fatal(err)
 				}
 				service.remove(owner)
-				close(proceed)
+				release()
 				c.send(3)
 				if !c.back() {
 					t.Error("it was not recovered")
@@ -235,6 +238,41 @@ func TestStockClientsNeedNoAffinity(t *testing.T) {
 				c.receive()
 			})
 		}
+	}
+}
+
+// A process that is told to stop drains at once, whoever polls: clients of its own, and
+// of others that are forwarded through it. They come back elsewhere, and are
+// recovered.
+func TestADrainWaitsForNoPoll(t *testing.T) {
+	t.Parallel()
+	stays, others, commands := startProcesses(t, 2)
+	goes := others[0]
+	service := newPlainService(t, stays, goes)
+	var owned, forwarded *stockChat
+	for _, c := range []struct {
+		chat  **stockChat
+		owner *messagingProcess
+	}{{&owned, goes}, {&forwarded, stays}} {
+		service.first(c.owner)
+		*c.chat = startStockChat(t, stays, service, "polling")
+		(*c.chat).send(2)
+		(*c.chat).receive()
+	}
+	began := time.Now()
+	if err := commands[goes].Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	service.remove(goes)
+	if err := <-goes.ended; err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	if took := time.Since(began); took > 15*time.Second { // a poll takes 25 s
+		t.Errorf("it took %s", took)
+	}
+	for _, c := range []*stockChat{owned, forwarded} {
+		c.send(2)
+		c.receive()
 	}
 }
 
@@ -312,7 +350,7 @@ func TestStockClientsOutlastTheDatabase(t *testing.T) {
 	t.Parallel()
 	p, _, _ := startProcesses(t, 1)
 	service := newPlainService(t, p)
-	c := startChat(t, p, service)
+	c := startStockChat(t, p, service)
 	c.send(3)
 	c.receive()
 	admin := p.admin()

@@ -116,6 +116,9 @@ type process struct {
 	// stopHooks are called when the process is told to stop, before the drain's
 	// floor.
 	stopHooks hooks
+	// drains are begun when nothing new arrives at the public port any more: what
+	// is still running there may wait for what they end.
+	drains []func(ctx context.Context)
 }
 
 // hooks are functions to call when something happens.
@@ -175,7 +178,12 @@ func (p *process) servePublic() *lifecycle.Server {
 		Name: "public", Address: p.config.listen, Handler: p.public, Log: p.log,
 		Floor:    p.config.drain.Floor,
 		Stopping: p.stopHooks.run,
-		Closed:   func() { p.health.SetReady(false) },
+		Closed: func(ctx context.Context) {
+			p.health.SetReady(false)
+			for _, drain := range p.drains {
+				drain(ctx)
+			}
+		},
 	}
 	p.group.Add(server.Part(p.group))
 	return server

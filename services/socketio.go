@@ -11,6 +11,7 @@ import (
 	"github.com/marketplane/marketplane/services/internal/fault"
 	"github.com/marketplane/marketplane/services/internal/web"
 	"github.com/marketplane/marketplane/services/messaging/relay"
+	"github.com/marketplane/marketplane/services/messaging/seal"
 	"github.com/marketplane/marketplane/services/messaging/sioapi"
 )
 
@@ -19,8 +20,10 @@ import (
 type socketIO struct {
 	log  *slog.Logger
 	fail func(err error) // ends the process
+	// window is the drain's.
+	window time.Duration
 	key  func(ctx context.Context) ([]byte, error)
-	make func(key []byte) (*stockServer, error)
+	build func(key []byte) (*stockServer, error)
 
 	server atomic.Pointer[stockServer] // nil until it is open
 	cancel context.CancelFunc
@@ -33,6 +36,34 @@ type stockServer struct {
 	door  *sioapi.Server
 	relay *relay.Relay // nil where this process has no address
 }
+
+func newStockServer(p *platform, own messagingConfig, key []byte, serve func(o sioapi.Options) *sioapi.Server) (*stockServer, error) {
+	s, options := &stockServer{}, sioapi.Options{}
+	// As many as the hub holds, and those that are being let in.
+	options.Engine.MaxSessions = maxStockSessions
+	if !own.noRecovery {
+		var err error
+		if options.Places, err = seal.New(key, sioapi.Purpose); err != nil {
+			return nil, err
+		}
+	}
+	if own.address.IsValid() {
+		ids, err := seal.New(key, relay.Purpose)
+		if err != nil {
+			return nil, err
+		}
+		s.relay = relay.New(own.address, ids, relay.Options{
+			Window: p.config.drain.Window, MaxRequests: maxStockSessions, MaxSockets: maxStockSessions,
+		}, p.registry)
+		options.Engine.NewID, options.Engine.Missing = s.relay.NewID, s.relay.Missing
+	}
+	s.door = serve(options)
+	return s, nil
+}
+
+// maxStockSessions bounds the sessions that a process holds, those of strangers
+// included, and what it forwards.
+const maxStockSessions = 25_000
 
 func (s *stockServer) start(ctx context.Context) error {
 	if s.relay != nil {
@@ -73,15 +104,17 @@ func (s *socketIO) Start() {
 
 // waitForKey reads the key as soon as the database gives it.
 func (s *socketIO) waitForKey(ctx context.Context) ([]byte, error) {
-	for told := false; ; told = true {
+	var told time.Time
+	for {
 		bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
 		key, err := s.key(bounded)
 		cancel()
 		if err == nil {
 			return key, nil
 		}
-		if !told {
+		if time.Since(told) >= time.Minute {
 			s.log.Warn("Socket.IO waits for the sealing key", "error", err)
+			told = time.Now()
 		}
 		select {
 		case <-time.After(time.Second):
@@ -92,7 +125,7 @@ func (s *socketIO) waitForKey(ctx context.Context) ([]byte, error) {
 }
 
 func (s *socketIO) open(ctx context.Context, key []byte) error {
-	server, err := s.make(key)
+	server, err := s.build(key)
 	if err != nil {
 		return err
 	}
@@ -108,11 +141,22 @@ func (s *socketIO) open(ctx context.Context, key []byte) error {
 func (s *socketIO) StopForwarding(ctx context.Context) error {
 	s.cancel()
 	<-s.done
-	if server := s.server.Load(); server != nil && server.relay != nil {
-		return server.relay.Stop(ctx)
+	server := s.server.Load()
+	if server == nil || server.relay == nil {
+		return nil
+	}
+	// Polls that nobody has something for last longer than short windows.
+	bounded, cancel := context.WithTimeout(ctx, s.window+pollPatience)
+	defer cancel()
+	if err := server.relay.Stop(bounded); err != nil && ctx.Err() != nil {
+		return err
 	}
 	return nil
 }
+
+// pollPatience is how long forwarded polls may last beyond the drain's window. Their
+// clients then begin anew.
+const pollPatience = 2 * time.Second
 
 // Stop returns when no connection is left; call it after StopForwarding.
 func (s *socketIO) Stop(ctx context.Context) error {

@@ -124,7 +124,7 @@ func TestServerAcceptsForTheFloor(t *testing.T) {
 		Name: "test", Address: "127.0.0.1:0", Log: testkit.Logger(t), Floor: 3 * time.Second,
 		Stopping: func() { close(told) },
 		Handler:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }),
-		Closed:   func() { health.SetReady(false) },
+		Closed:   func(context.Context) { health.SetReady(false) },
 	}
 	g.Add(server.Part(g))
 	ready, ended := make(chan struct{}), make(chan error, 1)

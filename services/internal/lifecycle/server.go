@@ -29,8 +29,8 @@ type Server struct {
 	// the floor.
 	Stopping func()
 	// Closed, if set, is called once nothing new can arrive, before Stop waits
-	// for what is running.
-	Closed func()
+	// for what is running: some of that may have to be ended. ctx is Stop's.
+	Closed func(ctx context.Context)
 
 	listener net.Listener
 	server   *http.Server
@@ -91,7 +91,7 @@ func (s *Server) stop(ctx context.Context) error {
 	go func() { shut <- s.server.Shutdown(ctx) }()
 	<-s.done
 	if s.Closed != nil {
-		s.Closed()
+		s.Closed(ctx)
 	}
 	if err := <-shut; err != nil {
 		return errors.Join(err, s.server.Close())

@@ -3,6 +3,7 @@ package wsconn
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -63,6 +64,7 @@ type Conn struct {
 	next    *Conn // in the group's list, under its mu
 
 	lastRead atomic.Int64 // Unix nanoseconds
+	most     atomic.Int32 // bytes of a message, if that is less than the group's; 0 if not
 	in       input        // the worker's
 
 	// mu is never held while ws is called, which calls the socket.
@@ -79,6 +81,17 @@ type Conn struct {
 	code    int     // Close's, with the reason; 0 before
 	reason  string
 	changed chan struct{} // closed when there may be news for await; nil while nobody waits
+}
+
+// LimitMessages lowers Options.MaxMessage for this connection, from the next message
+// on; 0 lifts that.
+func (c *Conn) LimitMessages(bytes int) { c.most.Store(int32(min(bytes, math.MaxInt32))) } //nolint:gosec // G115: it is bounded
+
+func (c *Conn) maxMessage() int {
+	if most := int(c.most.Load()); most > 0 {
+		return min(most, c.group.options.MaxMessage)
+	}
+	return c.group.options.MaxMessage
 }
 
 // Start begins to read. It is called once.

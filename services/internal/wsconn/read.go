@@ -113,7 +113,7 @@ func (c *Conn) receive() (pause <-chan struct{}, err error) {
 	c.in.within = true
 	message := newBuffer()
 	defer message.release()
-	if err := message.read(r, c.group.options.MaxMessage); errors.Is(err, errTooLarge) {
+	if err := message.read(r, c.maxMessage()); errors.Is(err, errTooLarge) {
 		c.handler.TooLarge()
 		return make(chan struct{}), nil // until it is closing
 	} else if err != nil {

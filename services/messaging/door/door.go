@@ -79,10 +79,11 @@ type Guest struct {
 	place   *presence.Place // nil before the first announcement
 }
 
-// Leave is the last call: the connection has ended.
+// Leave takes back what the client has announced: its user has left.
 func (g *Guest) Leave() {
 	if g.place != nil {
 		g.place.Leave()
+		g.place = nil
 	}
 }
 
@@ -97,7 +98,7 @@ func (d *Door) Take(g *Guest, read time.Time) error {
 
 // Send has a message written. It returns at once; answer is called once, when it
 // is written or refused, on any goroutine, and must not block. The commands that
-// succeed are counted; Refuse counts the others.
+// succeed are counted; Refused counts the others.
 func (d *Door) Send(user uuid.UUID, cmd Command, read time.Time, answer func(messaging.Sent, error)) {
 	d.service.Enqueue(messaging.Draft{
 		ConversationID: cmd.Conversation, SenderID: user, ClientID: cmd.ClientID, Body: cmd.Body,

@@ -102,6 +102,7 @@ type Conn struct {
 
 	mu       sync.Mutex
 	state    state
+	most     int             // bytes at once; 0: Options.MaxPayload
 	admitted bool            // counts for Options.MaxSessions
 	awaiting bool            // a pong
 	extended bool            // the time for it was
@@ -225,6 +226,30 @@ func (c *Conn) Uncork() {
 		c.polling.corked = false
 		c.polling.stir()
 	}
+}
+
+// LimitPayload lowers Options.MaxPayload for this session, from the next message or
+// POST on; 0 lifts that. The client is not told.
+func (c *Conn) LimitPayload(bytes int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.most = bytes
+	if c.socket != nil {
+		c.socket.ws.LimitMessages(bytes)
+	}
+	if c.probe != nil && c.probe.socket.ws != nil {
+		c.probe.socket.ws.LimitMessages(bytes)
+	}
+}
+
+// maxPayload is how many bytes the client may send at once.
+func (c *Conn) maxPayload() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.most > 0 {
+		return min(c.most, c.server.options.MaxPayload)
+	}
+	return c.server.options.MaxPayload
 }
 
 // HasRoom says whether at least half of the queue is free.

@@ -21,7 +21,7 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request, c *Conn) {
 	defer releaseBuffer(payload)
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Time{}) // as for a poll
-	switch err := s.readBody(r, c, payload); {
+	switch err := readBody(r, c, payload); {
 	case errors.Is(err, errTooLarge):
 		c.endPost(p, TransportError, err)
 		s.failWith(w, r, http.StatusRequestEntityTooLarge, CodeBadRequest, "Payload too large")
@@ -78,8 +78,8 @@ func (c *Conn) endPost(p *polling, reason Reason, err error) {
 }
 
 // readBody reads a payload.
-func (s *Server) readBody(r *http.Request, c *Conn, payload *bytes.Buffer) error {
-	limit := s.options.MaxPayload
+func readBody(r *http.Request, c *Conn, payload *bytes.Buffer) error {
+	limit := c.maxPayload()
 	// The stock client reckons with a little less than base64 takes, when it decides
 	// what fits.
 	most := int64(limit + limit/256)

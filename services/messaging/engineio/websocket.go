@@ -246,6 +246,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request, c *Conn, base64 
 	}
 	c.mu.Lock()
 	p.socket.ws = ws
+	ws.LimitMessages(c.most)
 	if c.probe != p {
 		reason := "the session has ended"
 		if !welcome {

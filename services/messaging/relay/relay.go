@@ -25,8 +25,9 @@ type Options struct {
 	DialTimeout time.Duration
 	// HandshakeTimeout is how long it may take to answer an upgrade: 10 s.
 	HandshakeTimeout time.Duration
-	// RequestTimeout is how long a forwarded request may take in all: 60 s. Polls
-	// take Engine.IO's PingInterval, bodies MessageTimeout.
+	// RequestTimeout is how long a forwarded request may take in all: 5 minutes. Polls
+	// take Engine.IO's PingInterval; bodies MessageTimeout, and as long as it takes
+	// to do what they ask for.
 	RequestTimeout time.Duration
 	// WriteTimeout is for how long either side may take nothing: 10 s.
 	WriteTimeout time.Duration
@@ -44,7 +45,7 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	setDefault(&o.DialTimeout, 2*time.Second)
 	setDefault(&o.HandshakeTimeout, 10*time.Second)
-	setDefault(&o.RequestTimeout, time.Minute)
+	setDefault(&o.RequestTimeout, 5*time.Minute)
 	setDefault(&o.WriteTimeout, 10*time.Second)
 	setDefault(&o.CloseTimeout, 5*time.Second)
 	setDefault(&o.MaxRequests, 50_000)

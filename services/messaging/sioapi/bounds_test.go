@@ -150,7 +150,18 @@ func TestSignalsAreDroppedForWhoHasMuchToRead(t *testing.T) {
 	}
 	body := []byte(`{"text":"` + strings.Repeat("x", 16<<10) + `"}`)
 	const maxQueued = 256 << 10
-	for sent := int64(1); pod.Metric("marketplane_messaging_socketio_queued_bytes") < maxQueued*3/4; sent++ {
+	// Until what waits is stuck, as the kernel takes no more.
+	full := func() bool { return pod.Metric("marketplane_messaging_socketio_queued_bytes") >= maxQueued*3/4 }
+	stuck := func() bool {
+		for range 20 {
+			if !full() {
+				return false
+			}
+			<-time.After(10 * time.Millisecond)
+		}
+		return true
+	}
+	for sent := int64(1); !stuck(); sent++ {
 		pod.Hub.Announce([]messaging.Item{{
 			UserID: user, Offset: sent, Kind: messaging.KindMessage,
 			Payload: messaging.MessagePayload(messaging.Message{

@@ -43,13 +43,13 @@ type client struct {
 	mu        sync.Mutex
 	socket    *socketio.Socket // nil before it is connected
 	reason    string           // why it is ending
-	executing bool             // a command that waits for others
+	executing bool             // a command
 	sends     int              // that have no answer yet
 	pause     chan struct{}    // closed when reading goes on after too many sends; nil while it does
 	moving    *time.Timer      // ends it, once it was told to move
 	gone      bool             // disconnected
 
-	guest door.Guest // used while a command is executed, and once when none is any more
+	guest *door.Guest // the connection's; used while a command is executed, and once when none is any more
 }
 
 // connected is called when the client knows that it is let in.
@@ -102,7 +102,7 @@ func (c *client) end(reason string) {
 
 // finish closes an ending connection that owes no answer; under mu.
 func (c *client) finish() {
-	if !c.ending.Load() || c.executing || c.sends > 0 {
+	if !c.ending.Load() || c.gone || c.executing || c.sends > 0 {
 		return
 	}
 	if c.reason == reasonSessionEnded && c.socket != nil {

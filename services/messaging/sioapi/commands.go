@@ -36,23 +36,40 @@ func decode(e socketio.Event) (door.Command, error) {
 
 // execute executes a command.
 func (c *client) execute(e socketio.Event) (pause <-chan struct{}) {
-	if c.ending.Load() {
+	c.mu.Lock()
+	ending := c.ending.Load()
+	c.executing = !ending
+	c.mu.Unlock()
+	if ending {
 		return nil
 	}
 	read := c.server.now()
 	cmd, err := decode(e)
-	if tooFast := c.server.door.Take(&c.guest, read); tooFast != nil {
+	if tooFast := c.server.door.Take(c.guest, read); tooFast != nil {
 		err = tooFast
 	}
 	switch {
 	case err != nil:
 		c.refuse(cmd.Op, e.Ack, err)
-		return nil
 	case cmd.Op == door.OpSend:
-		return c.send(cmd, e.Ack, read)
+		pause = c.send(cmd, e.Ack, read)
 	default:
 		return c.perform(cmd, e.Ack)
 	}
+	c.executed()
+	return pause
+}
+
+// executed is called when the client's next command may be executed.
+func (c *client) executed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.executing = false
+	if c.gone {
+		c.guest.Leave()
+		return
+	}
+	c.finish()
 }
 
 func (c *client) refuse(op string, ack *socketio.Ack, err error) {
@@ -109,28 +126,18 @@ func appendSent(b []byte, sent messaging.Sent) []byte {
 // read of the client meanwhile.
 func (c *client) perform(cmd door.Command, ack *socketio.Ack) (pause <-chan struct{}) {
 	done := make(chan struct{})
-	c.mu.Lock()
-	c.executing = true
-	c.mu.Unlock()
 	c.server.running.Go(func() {
 		defer close(done)
 		ctx, cancel := context.WithTimeout(context.Background(), door.CommandTimeout)
 		defer cancel()
-		answer, err := c.server.door.Perform(ctx, &c.guest, c.principal.UserID, cmd)
+		answer, err := c.server.door.Perform(ctx, c.guest, c.principal.UserID, cmd)
 		if err != nil {
 			c.refuse(cmd.Op, ack, err)
 		} else {
 			c.server.door.Succeeded(cmd.Op)
 			c.emitted(ack.Send(okOf(answer)))
 		}
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.executing = false
-		if c.gone {
-			c.guest.Leave()
-			return
-		}
-		c.finish()
+		c.executed()
 	})
 	return done
 }

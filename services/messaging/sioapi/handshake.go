@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"math/rand/v2"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -18,32 +20,46 @@ var errNoToken = fault.New(fault.Unauthenticated, "unauthenticated",
 
 // admit lets clients in who have a token.
 func (s *Server) admit(ctx context.Context, h *socketio.Handshake) error {
+	guest := h.Facts.(*door.Guest) //nolint:errcheck,forcetypeassert // NewServer has it made
+	if err := s.door.Take(guest, s.now()); err != nil {
+		return s.refusal(ctx, err)
+	}
 	var auth struct {
 		Token string `json:"token"`
 	}
 	if json.Unmarshal(h.Auth, &auth) != nil || auth.Token == "" {
-		return s.refusal(errNoToken)
+		return s.refusal(ctx, errNoToken)
 	}
 	principal, err := s.sessions.Verify(ctx, auth.Token)
 	if err != nil {
-		return s.refusal(err)
+		return s.refusal(ctx, err)
 	}
-	c := &client{server: s, conn: h.Conn, principal: principal}
+	c := &client{server: s, conn: h.Conn, principal: principal, guest: guest}
 	if c.link, err = s.hub.Admit(c); err != nil {
-		return s.refusal(err)
+		return s.refusal(ctx, err)
 	}
 	h.OnAbandon(c.link.Leave)
 	h.Data = c
 	return nil
 }
 
+// longWait is how long those wait at most who cannot be let in for now: they come
+// back when their connection is closed, and should not do so all at once.
+const longWait = 5 * time.Second
+
 // refusal says what an error means for who wants to be let in. Stock clients stay
 // away after a refusal, so only what would be refused again is one.
-func (s *Server) refusal(err error) error {
+func (s *Server) refusal(ctx context.Context, err error) error {
+	if ctx.Err() != nil { // the client has left, or nobody had time for it
+		return err
+	}
 	f := fault.From(err)
 	problem := s.door.Refused(door.OpAuth, uuid.Nil, err)
-	if problem.Temporary || f.Kind == fault.Internal {
-		return err
+	switch {
+	case problem.Temporary && f.RetryAfter > 0 && f.RetryAfter < time.Second:
+		return &socketio.NotNow{After: f.RetryAfter}
+	case problem.Temporary || f.Kind == fault.Internal:
+		return &socketio.NotNow{After: time.Second + rand.N(longWait-time.Second)} //nolint:gosec // G404: jitter needs no secrecy
 	}
 	return &socketio.Refusal{Message: f.Message, Data: problem}
 }
@@ -52,7 +68,7 @@ func (s *Server) refusal(err error) error {
 func (s *Server) attach(ctx context.Context, h *socketio.Handshake) error {
 	c := h.Data.(*client) //nolint:errcheck,forcetypeassert // admit has put it there
 	if _, err := c.link.Attach(ctx, c.principal.UserID, c.principal.SessionID, nil); err != nil {
-		return s.refusal(err)
+		return s.refusal(ctx, err)
 	}
 	s.door.Succeeded(door.OpAuth)
 	return nil
@@ -73,7 +89,7 @@ func (s *Server) recover(ctx context.Context, h *socketio.Handshake) (socketio.R
 	}
 	at, err := c.link.Attach(ctx, user, c.principal.SessionID, from)
 	if err != nil {
-		return socketio.Recovery{}, s.refusal(err)
+		return socketio.Recovery{}, s.refusal(ctx, err)
 	}
 	s.door.Succeeded(door.OpAuth)
 	if at.Recovered {

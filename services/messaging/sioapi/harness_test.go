@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -41,10 +42,10 @@ func newWorld(t *testing.T) *world {
 // pod is one process's messaging, with Socket.IO's door.
 type pod struct {
 	*podtest.Pod
-	w       *world
-	sockets *sioapi.Server
-	server  *httptest.Server
-	stopped bool
+	w        *world
+	sockets  *sioapi.Server
+	server   *httptest.Server
+	stopping sync.Once
 }
 
 type podOptions struct {
@@ -89,10 +90,11 @@ func (w *world) newPod(options podOptions) *pod {
 // stop stops the pod as its process would.
 func (p *pod) stop() {
 	p.w.T.Helper()
-	if p.stopped {
-		return
-	}
-	p.stopped = true
+	p.stopping.Do(p.end)
+}
+
+func (p *pod) end() {
+	p.w.T.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := p.Stop(ctx, p.sockets.Stop); err != nil {

@@ -23,6 +23,9 @@ import (
 	"github.com/marketplane/marketplane/services/messaging/socketio"
 )
 
+// Purpose is what the sealer of what clients bring to be recovered is made for.
+const Purpose = "socket.io recovery"
+
 // Path is where stock clients look for a server.
 const Path = contract.PathSocketIO + "/"
 
@@ -60,7 +63,6 @@ type Server struct {
 	hub      *hub.Hub
 	sessions door.Sessions
 	options  Options
-	log      *slog.Logger
 	metrics  metrics
 	now      func() time.Time
 	engine   *engineio.Server
@@ -75,9 +77,14 @@ func NewServer(service *messaging.Service, h *hub.Hub, sessions door.Sessions, o
 		options.ConnectTimeout = 10 * time.Second
 	}
 	s := &Server{
-		door: door.New(service, options.Door, log), hub: h, sessions: sessions, options: options, log: log, now: time.Now,
+		door: door.New(service, options.Door, log), hub: h, sessions: sessions, options: options, now: time.Now,
 	}
-	s.sockets = socketio.NewServer(socketio.Options{ConnectTimeout: options.ConnectTimeout, MaxNamespaces: 1, Log: log})
+	s.sockets = socketio.NewServer(socketio.Options{
+		ConnectTimeout: options.ConnectTimeout, MaxNamespaces: 1, Log: log,
+		// With the connection, and not with a socket, of which it may have one after the
+		// other.
+		Facts: func(socketio.Conn, *http.Request) any { return &door.Guest{} },
+	})
 	engine := options.Engine
 	engine.MaxPayload, engine.MaxQueued = maxPayload, maxQueued
 	engine.Origin = engineio.Origins(options.AllowedOrigins...)

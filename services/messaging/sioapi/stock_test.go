@@ -390,4 +390,10 @@ func TestADrainLosesNothing(t *testing.T) {
 			}
 		}
 	}
+	w.ask("t", "send", sendFields(p.Conversation, map[string]any{"n": last + 1}))
+	for _, name := range names {
+		if got := w.numbers(name, last+1); len(got) != 1 {
+			t.Errorf("%s got %v once more", name, got)
+		}
+	}
 }

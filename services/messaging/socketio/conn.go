@@ -37,6 +37,7 @@ type engine interface {
 	Send(kind engineio.Kind, parts ...[]byte) error
 	Gather(u engineio.Urgency, parts ...[]byte) error
 	SendAll(packets ...engineio.Packet) error
+	LimitPayload(bytes int)
 }
 
 // conn is a connection: the sockets of a client, one for each namespace.

@@ -46,7 +46,8 @@ func (h *Handshake) OnAbandon(f func()) { h.abandoned = append(h.abandoned, f) }
 // All other errors mean that nobody could find out whether to let the client in,
 // and so does Options.ConnectTimeout. The connection is closed for that, with all of
 // its namespaces: a stock client comes back by itself in a moment, with what it has
-// to be recovered. Options.Log is told the error, the client nothing.
+// to be recovered. Options.Log is told the error, unless it is a [NotNow], the client
+// nothing.
 type Refusal struct { //nolint:errname // engineio calls it so, too, and so it reads
 	// Message is the error's message at the client.
 	Message string `json:"message"`
@@ -55,6 +56,17 @@ type Refusal struct { //nolint:errname // engineio calls it so, too, and so it r
 }
 
 func (r *Refusal) Error() string { return r.Message }
+
+// NotNow is the error of middleware that cannot let a client in for the moment, as
+// everybody knows already. A stock client that is closed comes back within seconds,
+// however often that happens; so the pace is the server's.
+type NotNow struct { //nolint:errname // as Refusal
+	// After is how long the connection is kept before it is closed. It is at most
+	// Options.ConnectTimeout.
+	After time.Duration
+}
+
+func (n *NotNow) Error() string { return "not now" }
 
 // The messages of refusals. The first is the reference implementation's.
 const (
@@ -218,6 +230,7 @@ func (s *Socket) admit(h *Handshake, recovery Recovery) bool {
 	}
 	s.state, s.abandon = greeting, nil
 	c.refused = 0
+	c.engine.LimitPayload(0)
 	c.send(typeConnect, s.namespace.name, data)
 	return true
 }
@@ -334,6 +347,11 @@ func (t *attempt) failed(err error) {
 	var refusal *Refusal
 	if errors.As(err, &refusal) {
 		s.refuse(refusal)
+		return
+	}
+	var notNow *NotNow
+	if errors.As(err, &notNow) {
+		time.AfterFunc(min(notNow.After, s.conn.server.options.ConnectTimeout), s.giveUp)
 		return
 	}
 	if t.ctx.Err() == nil {

@@ -33,6 +33,9 @@ type Options struct {
 	// MaxConnecting is how many CONNECTs may be with middleware at once, of all
 	// connections; more wait: 64.
 	MaxConnecting int
+	// MaxConnect is how many bytes a client may send at once before it is let into a
+	// namespace: 65,536, if the transport's limit is not less.
+	MaxConnect int
 	// MaxAttachments is how many attachments a packet may have, either way: 10.
 	MaxAttachments int
 	// MaxPacket is how many bytes a packet with attachments may have, the text and all
@@ -73,6 +76,7 @@ func (o Options) withDefaults() Options {
 		{&o.MaxConnects, 64},
 		{&o.MaxRefusals, 16},
 		{&o.MaxConnecting, 64},
+		{&o.MaxConnect, 64 << 10},
 		{&o.MaxAttachments, 10},
 		{&o.MaxPacket, 1_000_000},
 		{&o.MaxRooms, 1000},
@@ -120,6 +124,7 @@ func (s *Server) open(e engine, r *http.Request) *conn {
 	s.serving.Store(true)
 	c := &conn{server: s, engine: e, facts: s.options.Facts(e, r)}
 	s.counters.connections.Add(1)
+	e.LimitPayload(s.options.MaxConnect)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.limitIdleness()
