@@ -95,7 +95,7 @@ func readNotifications(source *env.Source) notificationsConfig {
 func readOrigins(source *env.Source) []string {
 	var origins []string
 	for _, text := range source.List(contract.EnvAllowedOrigins) {
-		origin, err := wsapi.ParseOrigin(text)
+		origin, err := door.ParseOrigin(text)
 		if err != nil {
 			source.Fail(contract.EnvAllowedOrigins, err)
 			continue

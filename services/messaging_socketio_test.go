@@ -276,6 +276,43 @@ func TestADrainWaitsForNoPoll(t *testing.T) {
 	}
 }
 
+// A user on both doors is one user: each hears what he sends by the other, what was
+// sent by one is a duplicate by the other, and the end of the session ends both.
+func TestBothDoorsAreOne(t *testing.T) {
+	t.Parallel()
+	p, _, _ := startProcesses(t, 1)
+	driver := stockclient.Start(t, time.Minute)
+	user, session, tasker, task := uuid.New(), uuid.New(), uuid.New(), uuid.New()
+	native, got := p.connect(user, session)
+	token, _, err := p.signer.Sign(user, session)
+	if err != nil {
+		t.Fatal(err)
+	}
+	driver.Enter("stock", "http://"+p.public, map[string]any{"auth": map[string]any{"token": token}})
+	p.append(events.Event{Subject: task, Data: events.OfferMade{TaskID: task, OfferID: uuid.New(), ClientID: user, TaskerID: tasker, Title: "Shelves"}})
+	conversation := p.offered(got)
+	key := uuid.New()
+	driver.Emit("stock", "send", map[string]any{"conversation_id": conversation, "client_id": key, "body": map[string]any{"from": "stock"}})
+	p.want(got, `{"from": "stock"}`)
+	say := func(format string, args ...any) {
+		t.Helper()
+		if err := native.Write(t.Context(), websocket.MessageText, fmt.Appendf(nil, format, args...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say(`{"id":5,"op":"send","conversation_id":%q,"client_id":%q,"body":{"from":"stock"}}`, conversation, key)
+	p.want(got, `"duplicate":true`)
+	say(`{"id":6,"op":"send","conversation_id":%q,"client_id":%q,"body":{"from":"native"}}`, conversation, uuid.New())
+	driver.Find(func(h stockclient.Happening) bool {
+		return h.Event == "message" && strings.Contains(fmt.Sprint(h.Args), "from:native")
+	})
+	p.append(events.Event{Subject: session, Data: events.SessionEnded{SessionID: session, UserID: user, Reason: "logged_out"}})
+	p.want(got, "closed 4001")
+	if h := driver.Find(func(h stockclient.Happening) bool { return h.What == "disconnect" }); h.Reason != "io server disconnect" {
+		t.Errorf("%s", h)
+	}
+}
+
 // Requests that another process forwarded are all that the internal port takes for
 // Socket.IO: nobody begins a session there.
 func TestInternalPortBeginsNoSessions(t *testing.T) {

@@ -22,8 +22,8 @@ type socketIO struct {
 	fail func(err error) // ends the process
 	// window is the drain's.
 	window time.Duration
-	key  func(ctx context.Context) ([]byte, error)
-	build func(key []byte) (*stockServer, error)
+	key    func(ctx context.Context) ([]byte, error)
+	build  func(key []byte) (*stockServer, error)
 
 	server atomic.Pointer[stockServer] // nil until it is open
 	cancel context.CancelFunc

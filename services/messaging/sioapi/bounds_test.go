@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -195,6 +196,89 @@ func TestAUsersConnectionsAreBounded(t *testing.T) {
 	pod.enter(t, w.auth(user))
 	if load := pod.Hub.Load(); load.Live != 2 || load.Pending != 0 {
 		t.Errorf("%+v", load)
+	}
+}
+
+// after is what follows a text.
+func after(t *testing.T, from io.Reader, text string) io.Reader {
+	t.Helper()
+	b := make([]byte, len(text))
+	if _, err := io.ReadFull(from, b); err != nil || string(b) != text {
+		t.Fatalf("%q, %v", b, err)
+	}
+	return from
+}
+
+// Who is not let in yet can send as much at once as on the native door, and no more,
+// by either transport.
+func TestStrangersSendLittle(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	pod := w.newPod(podOptions{})
+	long := strings.Repeat("x", 100_000)
+	r, err := pod.dial(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.ws.CloseNow() }()
+	if err := r.write(`40{"token":"` + long + `"}`); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := r.read(""); websocket.CloseStatus(err) != websocket.StatusMessageTooBig {
+		t.Errorf("%.100q, %v", answer, err)
+	}
+	known, _ := pod.enter(t, w.auth(uuid.New()))
+	if err := known.write(`420["` + long + `",{}]`); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := known.read("430["); err != nil || !strings.Contains(answer, "unknown_op") {
+		t.Errorf("who is let in: %q, %v", answer, err)
+	}
+
+	url := pod.server.URL + sioapi.Path + "?EIO=4&transport=polling"
+	response, err := http.Get(url) //nolint:gosec // G107: the test's own server
+	if err != nil {
+		t.Fatal(err)
+	}
+	var open struct{ SID string }
+	err = json.NewDecoder(after(t, response.Body, "0")).Decode(&open)
+	_ = response.Body.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err = http.Post(url+"&sid="+open.SID, "text/plain", strings.NewReader(`40{"token":"`+long+`"}`)) //nolint:gosec // G107
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	if response.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Errorf("polling: %s", response.Status)
+	}
+}
+
+// A socket that is left, and another one on its connection, have one rate.
+func TestARateIsTheConnections(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	pod := w.newPod(podOptions{socket: sioapi.Options{Door: door.Options{Rate: messaging.Rate{PerSecond: 0.001, Burst: 3}}}})
+	user := uuid.New()
+	r, _ := pod.enter(t, w.auth(user)) // which is one
+	for _, packet := range []string{`420["typing",{}]`, "41"} {
+		if err := r.write(packet); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if answer, err := r.connect(w.auth(user)); err != nil || !strings.HasPrefix(answer, "43") {
+		t.Errorf("%q, %v", answer, err)
+	}
+	if answer, err := r.read("40{"); err != nil {
+		t.Errorf("again: %q, %v", answer, err)
+	}
+	if err := r.write(`421["typing",{}]`); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := r.read("431["); err != nil || !strings.Contains(answer, "rate_limited") {
+		t.Errorf("%q, %v", answer, err)
 	}
 }
 

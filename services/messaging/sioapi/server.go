@@ -35,7 +35,7 @@ type Options struct {
 	// MaxPayload, MaxQueued, Origin and Refuse is overridden.
 	Engine engineio.Options
 	// AllowedOrigins may connect from browsers, beside the own host; see
-	// wsapi.ParseOrigin.
+	// door.ParseOrigin.
 	AllowedOrigins []string
 	// ConnectTimeout is how long a connection may be without a namespace, and how
 	// long it may take to let it in: 10 s.
@@ -87,7 +87,7 @@ func NewServer(service *messaging.Service, h *hub.Hub, sessions door.Sessions, o
 	})
 	engine := options.Engine
 	engine.MaxPayload, engine.MaxQueued = maxPayload, maxQueued
-	engine.Origin = engineio.Origins(options.AllowedOrigins...)
+	engine.Origin = func(r *http.Request, _ string) bool { return door.OriginAllowed(r, options.AllowedOrigins) }
 	engine.Refuse = s.refuse
 	s.engine = engineio.NewServer(engine, s.sockets.Open)
 	s.metrics = newMetrics(registry, s.engine, s.sockets)

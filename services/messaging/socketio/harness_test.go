@@ -48,7 +48,7 @@ func (c *session) Transport() engineio.Transport { return engineio.WebSocket }
 func (c *session) LastRead() time.Time           { return time.Now() }
 func (c *session) Room(context.Context) error    { return nil }
 
-func (c *session) LimitPayload(int)              {}
+func (c *session) LimitPayload(int) {}
 
 func (c *session) HasRoom() bool {
 	c.mu.Lock()

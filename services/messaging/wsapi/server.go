@@ -31,7 +31,7 @@ const (
 // Options configure a Server. Zero values mean the defaults.
 type Options struct {
 	// AllowedOrigins may open sockets from browsers, beside the own host; see
-	// ParseOrigin.
+	// door.ParseOrigin.
 	AllowedOrigins []string
 	// ResumeTTL is how long missed events are kept, at least: told to clients.
 	ResumeTTL time.Duration
@@ -148,7 +148,7 @@ func (s *Server) check(r *http.Request) error {
 	switch {
 	case !wsconn.IsUpgrade(r):
 		return errNotUpgrade
-	case !s.originAllowed(r):
+	case !door.OriginAllowed(r, s.options.AllowedOrigins):
 		return errOrigin
 	case !wsconn.Offers(r, Subprotocol):
 		return errSubprotocol

@@ -1,15 +1,17 @@
-package wsapi
+package door
 
 import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 )
 
-// originAllowed keeps other sites' pages from speaking in a user's name. No
-// Origin means that it is not a browser.
-func (s *Server) originAllowed(r *http.Request) bool {
+// OriginAllowed says whether the page that sends a request may speak in a user's
+// name: pages of the own host, and those of the allowed origins, each in the form
+// that ParseOrigin gives. No Origin means that it is not a browser.
+func OriginAllowed(r *http.Request, allowed []string) bool {
 	header := r.Header.Get("Origin")
 	if header == "" {
 		return true
@@ -19,15 +21,7 @@ func (s *Server) originAllowed(r *http.Request) bool {
 		return false
 	}
 	_, host, _ := strings.Cut(origin, "://")
-	if strings.EqualFold(host, r.Host) {
-		return true
-	}
-	for _, allowed := range s.options.AllowedOrigins {
-		if origin == allowed {
-			return true
-		}
-	}
-	return false
+	return strings.EqualFold(host, r.Host) || slices.Contains(allowed, origin)
 }
 
 var errNotOrigin = errors.New("is not an origin such as https://app.example.com")

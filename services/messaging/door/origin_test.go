@@ -1,4 +1,4 @@
-package wsapi
+package door
 
 import (
 	"net/http"
@@ -9,7 +9,7 @@ import (
 
 func TestOriginAllowed(t *testing.T) {
 	t.Parallel()
-	server := &Server{options: Options{AllowedOrigins: []string{"https://app.example.com", "http://localhost:3000"}}}
+	allowed := []string{"https://app.example.com", "http://localhost:3000"}
 	tests := map[string]struct {
 		origin string
 		want   bool
@@ -35,7 +35,7 @@ func TestOriginAllowed(t *testing.T) {
 			if tt.origin != "" {
 				r.Header.Set("Origin", tt.origin)
 			}
-			if got := server.originAllowed(r); got != tt.want {
+			if got := OriginAllowed(r, allowed); got != tt.want {
 				t.Errorf("%q: %t", tt.origin, got)
 			}
 		})
