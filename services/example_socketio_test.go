@@ -17,8 +17,8 @@ import (
 	"github.com/marketplane/marketplane/services/internal/testkit"
 )
 
-// chat is docs/examples/socketio-client, running.
-type chat struct {
+// example is docs/examples/socketio-client, running.
+type example struct {
 	name  string
 	stdin io.WriteCloser
 	lines chan string // of its output; closed at its end
@@ -30,7 +30,7 @@ const (
 	examplePatience = 30 * time.Second
 )
 
-func startChat(t *testing.T, name string, args ...string) *chat {
+func startExample(t *testing.T, name string, args ...string) *example {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "node", append([]string{"chat.js"}, args...)...)
 	cmd.Dir, cmd.Stderr = exampleDir, testWriter{t}
@@ -45,7 +45,7 @@ func startChat(t *testing.T, name string, args ...string) *chat {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	c := &chat{name: name, stdin: stdin, lines: make(chan string, 100), wait: cmd.Wait}
+	c := &example{name: name, stdin: stdin, lines: make(chan string, 100), wait: cmd.Wait}
 	go func() {
 		defer close(c.lines)
 		for scanner := bufio.NewScanner(stdout); scanner.Scan(); {
@@ -56,7 +56,7 @@ func startChat(t *testing.T, name string, args ...string) *chat {
 }
 
 // says checks the next lines of its output.
-func (c *chat) says(t *testing.T, want ...string) {
+func (c *example) says(t *testing.T, want ...string) {
 	t.Helper()
 	for _, w := range want {
 		select {
@@ -70,7 +70,7 @@ func (c *chat) says(t *testing.T, want ...string) {
 	}
 }
 
-func (c *chat) types(t *testing.T, line string) {
+func (c *example) types(t *testing.T, line string) {
 	t.Helper()
 	if _, err := io.WriteString(c.stdin, line+"\n"); err != nil {
 		t.Fatalf("%s: %v", c.name, err)
@@ -170,8 +170,8 @@ func TestTheSocketIOExample(t *testing.T) {
 	}
 
 	hers := newWire(t, strings.TrimPrefix(d.url, "http://"))
-	her := startChat(t, "Ann", "http://"+hers.listener.Addr().String(), ann, password)
-	his := startChat(t, "Tom", d.url, tom, password)
+	her := startExample(t, "Ann", "http://"+hers.listener.Addr().String(), ann, password)
+	his := startExample(t, "Tom", d.url, tom, password)
 	her.says(t, "connected")
 	his.says(t, "connected")
 	her.types(t, "When can you come?")
@@ -183,7 +183,7 @@ func TestTheSocketIOExample(t *testing.T) {
 	his.types(t, "At ten.")
 	her.says(t, "connected again", "they: At ten.")
 	his.says(t, "you: At ten.")
-	for _, c := range []*chat{her, his} {
+	for _, c := range []*example{her, his} {
 		if err := c.stdin.Close(); err != nil {
 			t.Fatal(err)
 		}
