@@ -68,6 +68,7 @@ func prepareOurs(t *testing.T, args ...string) (config, *ours) {
 }
 
 func testEveryWork(t *testing.T, program, door string) {
+	t.Helper()
 	c, our := prepareOurs(t, "--door", door, "--marketplane", program)
 	var log bytes.Buffer
 	compare := comparison{config: c, sides: []side{our}, log: &log}

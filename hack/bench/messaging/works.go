@@ -203,11 +203,16 @@ func selectWorks(all []work, names string) ([]work, error) {
 	return selected, nil
 }
 
-// connectRate is how fast connections are made that another work needs.
-const connectRate = 500
+const (
+	// connectRate is how fast connections are made that another work needs.
+	connectRate = 500
+	// connecting is how many of them are under way at a time, at most: on a busy
+	// machine none must wait longer than servers let it.
+	connecting = 200
+)
 
 func (r *trial) connectAll(ctx context.Context) error {
-	_, err := r.step(ctx, plan.Step{Do: plan.Connect, Rate: connectRate})
+	_, err := r.step(ctx, plan.Step{Do: plan.Connect, Rate: connectRate, InFlight: connecting})
 	return err
 }
 
