@@ -38,6 +38,7 @@ func TestOursDoesEveryWork(t *testing.T) {
 	for _, door := range []string{plan.Native, plan.SocketIO} {
 		t.Run(door, func(t *testing.T) { testEveryWork(t, program, door) })
 	}
+	t.Run("forwarded", func(t *testing.T) { testForwardedSessions(t, program) })
 }
 
 // prepareOurs makes ours ready to be measured, as the arguments say.
@@ -90,8 +91,9 @@ func testEveryWork(t *testing.T, program, door string) {
 
 // Sessions that one process holds are upgraded at another, which would refuse them if
 // it did not forward.
-func TestForwardedSessions(t *testing.T) {
-	c, our := prepareOurs(t, "--forwarded", "--marketplane", buildMarketplane(t))
+func testForwardedSessions(t *testing.T, program string) {
+	t.Helper()
+	c, our := prepareOurs(t, "--forwarded", "--marketplane", program)
 	g, err := measureCell(t.Context(), c, our, cell{connections: 20, pods: 2, upgrade: plan.UpgradeElsewhere}, os.Stderr)
 	if err != nil {
 		t.Fatal(err)
