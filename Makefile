@@ -7,8 +7,8 @@ TOOLS := go tool -modfile=hack/tools/go.mod
 LINT := go tool -modfile=hack/tools/lint/go.mod golangci-lint
 CLUSTER := go run -C hack/cluster .
 # What runs on Node.js: the peer of the messaging benchmark, and the stock clients
-# that the tests of package socketio drive, and that of the guide for them.
-NODE_PACKAGES := hack/bench/messaging/peer services/internal/testkit/stockclient/client
+# that tests and journeys drive, and that of the guide for them.
+NODE_PACKAGES := hack/bench/messaging/peer services/client/stockclient/client
 NODE_PACKAGES += docs/examples/socketio-client
 NODE := for dir in $(NODE_PACKAGES); do npm ci --prefix $$dir --no-audit --no-fund --silent || exit; done
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w'

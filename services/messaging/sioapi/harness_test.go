@@ -14,8 +14,8 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/marketplane/marketplane/services/client/stockclient"
 	"github.com/marketplane/marketplane/services/internal/testkit"
-	"github.com/marketplane/marketplane/services/internal/testkit/stockclient"
 	"github.com/marketplane/marketplane/services/messaging"
 	"github.com/marketplane/marketplane/services/messaging/hub"
 	"github.com/marketplane/marketplane/services/messaging/internal/podtest"

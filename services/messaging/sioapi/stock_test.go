@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"github.com/marketplane/marketplane/services/internal/testkit/stockclient"
+	"github.com/marketplane/marketplane/services/client/stockclient"
 	"github.com/marketplane/marketplane/services/messaging"
 	"github.com/marketplane/marketplane/services/messaging/door"
 	"github.com/marketplane/marketplane/services/messaging/hub"
