@@ -73,7 +73,8 @@ test: ## Run all tests but the end-to-end ones, with the race detector
 
 .PHONY: e2e
 e2e: ## Run the journeys on the local cluster, which is started for it
-	@hack/setup.sh gcc browser
+	@hack/setup.sh gcc browser node
+	@$(NODE)
 	@hack/e2e.sh
 
 .PHONY: bench-operator

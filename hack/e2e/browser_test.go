@@ -39,7 +39,6 @@ const hostAddress = "10.89.0.1"
 // as an app's page would.
 func (m marketplace) browse(t *testing.T, host string, proxy netip.Addr) {
 	t.Helper()
-	browser := findBrowser(t)
 	reports := make(chan string, 1)
 	port := servePage(t, reports)
 	for _, object := range m.pageObjects(host, port) {
@@ -56,31 +55,39 @@ func (m marketplace) browse(t *testing.T, host string, proxy netip.Addr) {
 		return wantStatus(ctx, transport, url, http.StatusOK)
 	})
 
+	began := time.Now()
+	got, log := open(t, url, reports, "--host-resolver-rules=MAP "+host+" "+proxy.String())
+	const want = `{"register":201,"tasks":200,"socket":"authenticated"}`
+	if got != want {
+		t.Fatalf("the page reports %q, want %s\nthe browser says:\n%s", got, want, log)
+	}
+	t.Logf("a page in a browser reports %s after %s", got, time.Since(began).Round(100*time.Millisecond))
+}
+
+// open opens a page in a browser until it reports, and returns that with what the
+// browser says.
+func open(t *testing.T, url string, reports <-chan string, flags ...string) (report, log string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, browser,
+	cmd := exec.CommandContext(ctx, findBrowser(t), append([]string{
 		"--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--no-proxy-server",
-		"--user-data-dir="+t.TempDir(), "--remote-debugging-port=0", // which keeps it open
-		"--host-resolver-rules=MAP "+host+" "+proxy.String(), url)
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
+		"--user-data-dir=" + t.TempDir(), "--remote-debugging-port=0", // which keeps it open
+		url,
+	}, flags...)...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = 5 * time.Second
-	began := time.Now()
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start the browser: %v", err)
 	}
-	var got string
 	select {
-	case got = <-reports:
+	case report = <-reports:
 	case <-ctx.Done():
 	}
 	cancel()
 	_ = cmd.Wait() // it was killed
-	const want = `{"register":201,"tasks":200,"socket":"authenticated"}`
-	if got != want {
-		t.Fatalf("the page reports %q, want %s\nthe browser says:\n%s", got, want, log.String())
-	}
-	t.Logf("a page in %s reports %s after %s", browser, got, time.Since(began).Round(100*time.Millisecond))
+	return report, out.String()
 }
 
 func findBrowser(t *testing.T) string {
@@ -104,17 +111,7 @@ func servePage(t *testing.T, reports chan<- string) (port int32) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = io.WriteString(w, content)
 	})
-	mux.HandleFunc("POST /page/report", func(_ http.ResponseWriter, r *http.Request) {
-		const enough = 4 << 10
-		text, err := io.ReadAll(io.LimitReader(r.Body, enough))
-		if err != nil {
-			text = fmt.Append(nil, err)
-		}
-		select {
-		case reports <- string(text):
-		default: // the first one counts
-		}
-	})
+	mux.HandleFunc("POST /page/report", passOn(reports))
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", net.JoinHostPort(hostAddress, "0"))
 	if err != nil {
 		t.Fatal(err)
@@ -129,6 +126,21 @@ func servePage(t *testing.T, reports chan<- string) (port int32) {
 		t.Fatal(err)
 	}
 	return int32(address.Port())
+}
+
+// passOn passes on what a page reports first.
+func passOn(reports chan<- string) http.HandlerFunc {
+	return func(_ http.ResponseWriter, r *http.Request) {
+		const enough = 4 << 10
+		text, err := io.ReadAll(io.LimitReader(r.Body, enough))
+		if err != nil {
+			text = fmt.Append(nil, err)
+		}
+		select {
+		case reports <- string(text):
+		default: // the first one counts
+		}
+	}
 }
 
 // pageObjects bring a path of the host to a port of this machine.
