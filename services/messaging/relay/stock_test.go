@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marketplane/marketplane/services/internal/testkit/stockclient"
+	"github.com/marketplane/marketplane/services/client/stockclient"
 	"github.com/marketplane/marketplane/services/messaging/engineio"
 	"github.com/marketplane/marketplane/services/messaging/socketio"
 )
