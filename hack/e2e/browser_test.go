@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -77,6 +78,7 @@ func open(t *testing.T, url string, reports <-chan string, flags ...string) (rep
 	}, flags...)...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it ends its own processes
 	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start the browser: %v", err)
@@ -86,7 +88,7 @@ func open(t *testing.T, url string, reports <-chan string, flags ...string) (rep
 	case <-ctx.Done():
 	}
 	cancel()
-	_ = cmd.Wait() // it was killed
+	_ = cmd.Wait() // it was told to end
 	return report, out.String()
 }
 

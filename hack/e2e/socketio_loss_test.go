@@ -228,9 +228,14 @@ func (c *crowd) send(message options) {
 func (c *crowd) follow(what string, missing func() error) {
 	c.t.Helper()
 	began := time.Now()
+	defer func() {
+		if err := missing(); err != nil {
+			c.t.Logf("%s: not yet: %v", what, err)
+		}
+	}()
 	for missing() != nil {
 		if time.Since(began) > 2*stockPatience {
-			c.t.Fatalf("%s: not after %s: %v", what, time.Since(began), missing())
+			c.t.Fatalf("%s: not after %s", what, time.Since(began))
 		}
 		c.note(c.Any())
 	}
@@ -286,7 +291,7 @@ func (c *crowd) settle(after string, mustBreak func(*life) bool) {
 		var missing []error
 		for name, l := range c.lives {
 			if mustBreak(l) && l.connects == l.rested {
-				missing = append(missing, fmt.Errorf("%s did not come back", name))
+				missing = append(missing, fmt.Errorf("%s did not come back; it left for %v", name, l.reasons))
 			}
 			if len(l.heard) < len(c.written) {
 				missing = append(missing, fmt.Errorf("%s heard %d of %d messages", name, len(l.heard), len(c.written)))
