@@ -20,7 +20,7 @@ import (
 
 	"github.com/marketplane/marketplane/api/contract"
 	"github.com/marketplane/marketplane/services/events"
-	"github.com/marketplane/marketplane/services/internal/testkit/stockclient"
+	"github.com/marketplane/marketplane/services/client/stockclient"
 	"github.com/marketplane/marketplane/services/internal/wsconn"
 	"github.com/marketplane/marketplane/services/messaging/sioapi"
 )

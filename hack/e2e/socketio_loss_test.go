@@ -52,7 +52,7 @@ func (m marketplace) shakeSocketIO(t *testing.T) {
 	})
 	c.release()
 	c.write()
-	c.settle("a pod of messaging died", func(l *life) bool { return true })
+	c.settle("a pod of messaging died", func(l *life) bool { return l.doomed })
 	m.waitReady(t)
 
 	victim = m.onePod(t, contract.ComponentDatabase)
@@ -131,6 +131,7 @@ type life struct {
 	heard    []uuid.UUID // messages, in the order in which they came
 	reasons  []string    // of disconnects since the last rest
 
+	doomed  bool // its connection ends with the pod that is killed first
 	stopped bool // where it hears nothing, in the middle of an upgrade
 	cut     bool // by the test, since the last rest
 	rested  int  // connects at the last rest
@@ -138,7 +139,8 @@ type life struct {
 
 // newCrowd connects devices in every state: with sessions of the pod that will be
 // killed, which their requests reach directly or by another pod; and with sessions
-// of the other pod, forwarded by the one that will be killed.
+// of the other pod, forwarded by the one that will be killed. Who polls through that
+// may find another way before it dies.
 func (m marketplace) newCrowd(t *testing.T, victim, other corev1.Pod) *crowd {
 	t.Helper()
 	c := &crowd{stockClients: m.stockClients(t), m: m, lives: map[string]*life{}}
@@ -148,20 +150,21 @@ func (m marketplace) newCrowd(t *testing.T, victim, other corev1.Pod) *crowd {
 		options      options
 		owner, other corev1.Pod
 		stop         stage
+		doomed       bool
 	}{
-		{"websocket", webSocket, victim, victim, nowhere},
-		{"polling", polling, victim, victim, nowhere},
-		{"polling, forwarded", polling, victim, other, nowhere},
-		{"polling, forwarded by the victim", polling, other, victim, nowhere},
-		{"upgraded", options{}, victim, victim, nowhere},
-		{"upgraded, forwarded", options{}, victim, other, nowhere},
-		{"upgraded, forwarded by the victim", options{}, other, victim, nowhere},
-		{"before the upgrade", options{}, victim, victim, beforeRequest},
-		{"before the probe", options{}, victim, victim, beforeProbe},
-		{"before the probe, forwarded", options{}, victim, other, beforeProbe},
-		{"before the end of the upgrade", options{}, victim, victim, beforeUpgrade},
-		{"before the end of the upgrade, forwarded", options{}, victim, other, beforeUpgrade},
-		{writer, options{"retries": 100}, victim, other, nowhere},
+		{"websocket", webSocket, victim, victim, nowhere, true},
+		{"polling", polling, victim, victim, nowhere, true},
+		{"polling, forwarded", polling, victim, other, nowhere, true},
+		{"polling, forwarded by the victim", polling, other, victim, nowhere, false},
+		{"upgraded", options{}, victim, victim, nowhere, true},
+		{"upgraded, forwarded", options{}, victim, other, nowhere, true},
+		{"upgraded, forwarded by the victim", options{}, other, victim, nowhere, true},
+		{"before the upgrade", options{}, victim, victim, beforeRequest, true},
+		{"before the probe", options{}, victim, victim, beforeProbe, true},
+		{"before the probe, forwarded", options{}, victim, other, beforeProbe, true},
+		{"before the end of the upgrade", options{}, victim, victim, beforeUpgrade, true},
+		{"before the end of the upgrade, forwarded", options{}, victim, other, beforeUpgrade, true},
+		{writer, options{"retries": 100}, victim, other, nowhere, true},
 	} {
 		b := newBalancer(t, podURL(device.owner), podURL(device.other), device.stop)
 		c.balancers = append(c.balancers, b)
@@ -169,7 +172,7 @@ func (m marketplace) newCrowd(t *testing.T, victim, other corev1.Pod) *crowd {
 		if device.name == writer {
 			session = peer
 		}
-		c.lives[device.name] = &life{connects: 1, rested: 1, stopped: device.stop == beforeUpgrade}
+		c.lives[device.name] = &life{connects: 1, rested: 1, stopped: device.stop == beforeUpgrade, doomed: device.doomed}
 		c.enter(device.name, b.URL, session.Session, device.options)
 		if device.name == writer {
 			c.conversation = c.agree(user.Session, peer.Session, writer, "websocket")
