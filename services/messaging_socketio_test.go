@@ -19,8 +19,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/marketplane/marketplane/api/contract"
-	"github.com/marketplane/marketplane/services/events"
 	"github.com/marketplane/marketplane/services/client/stockclient"
+	"github.com/marketplane/marketplane/services/events"
 	"github.com/marketplane/marketplane/services/internal/wsconn"
 	"github.com/marketplane/marketplane/services/messaging/sioapi"
 )
