@@ -6,11 +6,13 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
@@ -27,33 +29,34 @@ var socketIOPage string
 // bundle is the stock client for browsers, as npm has it.
 const bundle = "../../services/client/stockclient/client/node_modules/socket.io-client/dist/socket.io.min.js"
 
-// pages serves that page, from an origin of its own.
+// pages serves that page from two origins; the one has the other's in a frame.
 type pages struct {
-	*httptest.Server
-	reports chan string
-	content string // set before a page is opened
+	allowed, another *httptest.Server
+	content          string // set before a page is opened
+	reports          chan string
 }
 
 func newPages(t *testing.T) *pages {
 	t.Helper()
 	p := &pages{reports: make(chan string, 1)}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_, _ = w.Write([]byte(p.content))
+		_, _ = io.WriteString(w, p.content)
 	})
 	mux.HandleFunc("GET /socket.io.min.js", func(w http.ResponseWriter, r *http.Request) {
 		http.ServeFile(w, r, filepath.FromSlash(bundle))
 	})
 	mux.HandleFunc("POST /report", passOn(p.reports))
-	p.Server = httptest.NewServer(mux)
-	t.Cleanup(p.Close)
+	p.allowed, p.another = httptest.NewServer(mux), httptest.NewServer(mux)
+	t.Cleanup(p.allowed.Close)
+	t.Cleanup(p.another.Close)
 	return p
 }
 
-// browseSocketIO opens an app's page in a browser from an origin that the Marketplace
-// allows, and from another one.
-func (m marketplace) browseSocketIO(t *testing.T, allowed, another *pages) {
+// browseSocketIO opens an app's page in a browser, from an origin that the Marketplace
+// allows and from another one.
+func (m marketplace) browseSocketIO(t *testing.T, p *pages) {
 	s := m.stockClients(t)
 	user, peer := s.signUp(), s.signUp()
 	s.enter("peer", s.url, peer.Session)
@@ -62,11 +65,10 @@ func (m marketplace) browseSocketIO(t *testing.T, allowed, another *pages) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range []*pages{allowed, another} {
-		p.content = strings.NewReplacer(
-			"SERVICE", s.url, "TOKEN", token, "CONVERSATION", conversation.String(), "CLIENT", uuid.NewString(),
-		).Replace(socketIOPage)
-	}
+	p.content = strings.NewReplacer(
+		"ANOTHER", p.another.URL, "SERVICE", s.url, "TOKEN", token,
+		"CONVERSATION", conversation.String(), "CLIENT", uuid.NewString(),
+	).Replace(socketIOPage)
 	native, err := peer.Dial(t.Context())
 	if err != nil {
 		t.Fatalf("connect the peer: %v", err)
@@ -79,27 +81,25 @@ func (m marketplace) browseSocketIO(t *testing.T, allowed, another *pages) {
 		First, Then string
 		Sent, Heard any // numbers of messages
 	}
-	type report struct {
+	type result struct {
 		Polling, WebSocket, Default string
 		Chat                        *chat
 	}
-	for _, tt := range []struct {
-		*pages
-		want report
-	}{
-		{another, report{"xhr poll error", "websocket error", "xhr poll error", nil}},
-		{allowed, report{"connected", "connected", "connected", &chat{"polling", "websocket", 1., 2.}}},
-	} {
-		text, log := open(t, tt.URL, tt.reports)
-		var got report
-		if err := json.Unmarshal([]byte(text), &got); err != nil {
-			t.Fatalf("a page of %s reports %q: %v\nthe browser says:\n%s", tt.URL, text, err, log)
-		}
-		t.Logf("a page of %s reports %s", tt.URL, text)
-		if diff := cmp.Diff(tt.want, got); diff != "" {
-			t.Fatalf("a page of %s reports something else (-want +got):\n%s\nthe browser says:\n%s", tt.URL, diff, log)
-		}
+	type report struct{ Allowed, Another result }
+	want := report{
+		Allowed: result{"connected", "connected", "connected", &chat{"polling", "websocket", 1., 2.}},
+		Another: result{"xhr poll error", "websocket error", "xhr poll error", nil},
 	}
+	began := time.Now()
+	text, log := open(t, p.allowed.URL, p.reports)
+	var got report
+	if err := json.Unmarshal([]byte(text), &got); err != nil {
+		t.Fatalf("the pages report %q: %v\nthe browser says:\n%s", text, err, log)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("the pages report something else (-want +got):\n%s\nthe browser says:\n%s", diff, log)
+	}
+	t.Logf("the pages report %s after %s", text, time.Since(began).Round(100*time.Millisecond))
 	if err := <-greeted; err != nil {
 		t.Error(err)
 	}

@@ -26,17 +26,17 @@ import (
 // An app that spoke Socket.IO changes a URL, and its stock clients work: with three
 // pods behind a Service that sends each request where it likes.
 func TestStockSocketIOClientsNeedNoStickySessions(t *testing.T) {
-	friend, stranger := newPages(t), newPages(t)
+	pages := newPages(t)
 	spec := small()
 	spec.Messaging.Replicas = new(int32(3))
-	spec.Messaging.AllowedOrigins = []v1alpha1.Origin{v1alpha1.Origin(friend.URL)}
+	spec.Messaging.AllowedOrigins = []v1alpha1.Origin{v1alpha1.Origin(pages.allowed.URL)}
 	m := start(t, "socketio", spec)
 
 	for name, transports := range map[string]options{"default options": {}, "polling": polling, "websocket": webSocket} {
 		t.Run("chat with "+name, func(t *testing.T) { m.chatBySocketIO(t, transports) })
 	}
 	t.Run("a session ends", m.endSocketIOSession)
-	t.Run("browsers", func(t *testing.T) { m.browseSocketIO(t, friend, stranger) })
+	t.Run("pages of two origins", func(t *testing.T) { m.browseSocketIO(t, pages) })
 	t.Run("nothing is lost", m.shakeSocketIO)
 }
 
