@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -22,7 +23,7 @@ import (
 )
 
 // shakeSocketIO has someone write to stock clients in every state there is while a pod
-// of messaging dies, the database's pod dies, and messaging is rolled out with a pod
+// of messaging dies, the database's pod dies, and messaging is rolled out to a pod
 // less. Each client is recovered each time, and hears each message once and in
 // order; each that was acknowledged is in the database.
 func (m marketplace) shakeSocketIO(t *testing.T) {
@@ -59,11 +60,14 @@ func (m marketplace) shakeSocketIO(t *testing.T) {
 	if err := cluster.kube.Delete(t.Context(), &victim, kube.GracePeriodSeconds(0)); err != nil {
 		t.Fatalf("kill %s: %v", victim.Name, err)
 	}
-	cut := 0
-	for name, l := range c.lives {
-		if cut++; cut%2 == 0 { // these come back when there is no database
+	eventually(t, time.Minute, "the killed database is dead", func(ctx context.Context) error {
+		c.write()
+		return isDead(ctx, victim.Status.PodIP, contract.DatabasePort)
+	})
+	for i, name := range slices.Sorted(maps.Keys(c.lives)) {
+		if i%2 == 0 {
 			c.Say("cut", name)
-			l.cut = true
+			c.lives[name].cut = true
 		}
 	}
 	eventually(t, 2*time.Minute, "another database is ready", func(ctx context.Context) error {
@@ -118,7 +122,10 @@ type crowd struct {
 	written    []options
 	unanswered []options // in the order of sending
 	acked      []uuid.UUID
-	refusals   int // that were temporary, since the last rest
+
+	// Since the last rest.
+	refusals int // of messages, for a while
+	failures int // to connect
 }
 
 // writer is the name of the client that writes. Every message is sent again until it
@@ -258,6 +265,7 @@ func (c *crowd) note(h stockclient.Happening) {
 	case "disconnect":
 		l.reasons = append(l.reasons, h.Reason)
 	case "connect_error":
+		c.failures++
 		if h.Data != nil {
 			c.t.Errorf("%s is refused: %s", h.Client, h)
 		}
@@ -322,7 +330,7 @@ func (c *crowd) settle(after string, mustBreak func(*life) bool) {
 		}
 		l.rested, l.cut, l.reasons = l.connects, false, nil
 	}
-	c.t.Logf("after %s: %d messages; %d were sent again after a refusal; clients by how often they came back: %v; they left for %v",
-		after, len(stored), c.refusals, returns, reasons)
-	c.refusals = 0
+	c.t.Logf("after %s: %d messages; %d were sent again after a refusal; clients by how often they came back: %v, after %d failures; they left for %v",
+		after, len(stored), c.refusals, returns, c.failures, reasons)
+	c.refusals, c.failures = 0, 0
 }
