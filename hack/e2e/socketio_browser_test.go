@@ -57,6 +57,7 @@ func newPages(t *testing.T) *pages {
 // browseSocketIO opens an app's page in a browser, from an origin that the Marketplace
 // allows and from another one.
 func (m marketplace) browseSocketIO(t *testing.T, p *pages) {
+	t.Helper()
 	s := m.stockClients(t)
 	user, peer := s.signUp(), s.signUp()
 	s.enter("peer", s.url, peer.Session)

@@ -98,7 +98,7 @@ func (m marketplace) shakeSocketIO(t *testing.T) {
 		return m.isReady(ctx)
 	})
 	c.write()
-	c.settle("messaging was rolled out", func(l *life) bool { return true })
+	c.settle("messaging was rolled out", func(*life) bool { return true })
 }
 
 // onePod is a component's only pod.

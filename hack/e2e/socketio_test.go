@@ -193,6 +193,7 @@ func (s *stockClients) agree(one, other *client.Session, names ...string) uuid.U
 // chatBySocketIO has pairs of users, more than could all be where their sessions
 // are by luck, write to each other and read their history.
 func (m marketplace) chatBySocketIO(t *testing.T, transports options) {
+	t.Helper()
 	const pairs = 4
 	s := m.stockClients(t)
 	before := m.forwarded(t)
