@@ -69,7 +69,7 @@ func TestStockClientsChat(t *testing.T) {
 	}
 }
 
-// refusals waits for a client's connect_error, and returns its problem.
+// refusal waits for a client's connect_error, and returns its problem.
 func (w *world) refusal(client string) problem {
 	w.T.Helper()
 	h := w.happens(client, "connect_error")
