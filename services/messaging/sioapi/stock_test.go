@@ -250,6 +250,9 @@ func TestRecoveryIsOptional(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	pod := w.newPod(podOptions{noRecovery: true})
+	if _, pid := pod.enter(t, w.auth(uuid.New())); pid != "" {
+		t.Errorf("CONNECT's answer has the pid %s", pid)
+	}
 	p := w.Open()
 	w.Enter("c", pod.server.URL, w.options(p.Client, webSocket))
 	w.Enter("t", pod.server.URL, w.options(p.Tasker, webSocket))
