@@ -82,14 +82,24 @@ func (m marketplace) browseSocketIO(t *testing.T, p *pages) {
 		First, Then string
 		Sent, Heard any // numbers of messages
 	}
+	type mistakes struct {
+		Stranger, Binary, Large string
+		Then                    bool
+	}
 	type result struct {
 		Polling, WebSocket, Default string
 		Chat                        *chat
+		Mistakes                    *mistakes
+		Recovery                    []string
 	}
 	type report struct{ Allowed, Another result }
 	want := report{
-		Allowed: result{"connected", "connected", "connected", &chat{"polling", "websocket", 1., 2.}},
-		Another: result{"xhr poll error", "websocket error", "xhr poll error", nil},
+		Allowed: result{
+			"connected", "connected", "connected", &chat{"polling", "websocket", 1., 2.},
+			&mistakes{"token_invalid", "arguments_invalid", "body_too_large", true},
+			[]string{"heard, recovered", "heard, recovered", "heard, recovered"},
+		},
+		Another: result{Polling: "xhr poll error", WebSocket: "websocket error", Default: "xhr poll error"},
 	}
 	began := time.Now()
 	text, log := open(t, p.allowed.URL, p.reports)

@@ -38,7 +38,9 @@ func TestStockSocketIOClientsNeedNoStickySessions(t *testing.T) {
 	t.Run("a session ends", m.endSocketIOSession)
 	t.Run("pages of two origins", func(t *testing.T) { m.browseSocketIO(t, pages) })
 	t.Run("nothing is lost", m.shakeSocketIO)
-	t.Run("chat on two pods", func(t *testing.T) { m.chatBySocketIO(t, options{}) }) // that is how many it left
+	// That is how many it left.
+	t.Run("chat on two pods", func(t *testing.T) { m.chatBySocketIO(t, options{}) })
+	t.Run("pages on two pods", func(t *testing.T) { m.browseSocketIO(t, pages) })
 }
 
 // options are a stock client's.
