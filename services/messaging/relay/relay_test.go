@@ -19,7 +19,7 @@ import (
 	"github.com/marketplane/marketplane/services/messaging/engineio"
 )
 
-// results counts what became of a pod's forwarded requests.
+// count counts what became of a pod's forwarded requests.
 func (p *pod) count(r result) int { return int(testutil.ToFloat64(p.relay.metrics.requests[r])) }
 
 // Every request of a session may come to another process than its owner.

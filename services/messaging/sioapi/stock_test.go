@@ -339,7 +339,7 @@ func TestRecoveryIsTheUsersOwn(t *testing.T) {
 		"no place":     {"token": w.Tokens.Issue(t, p.Client, uuid.New()), "offset": "x"},
 		"no pid":       {"token": w.Tokens.Issue(t, p.Client, uuid.New()), "pid": "x"},
 		"another pid":  {"token": w.Tokens.Issue(t, p.Client, uuid.New()), "pid": strings.Repeat("A", 200)},
-		"a pid twice":  {"token": w.Tokens.Issue(t, p.Client, uuid.New()), "pid": 5},
+		"no text":      {"token": w.Tokens.Issue(t, p.Client, uuid.New()), "pid": 5},
 	} {
 		w.Enter(name, pod.server.URL, w.options(p.Client, webSocket))
 		w.ask("t", "send", sendFields(p.Conversation, map[string]any{"n": 1}))
