@@ -47,7 +47,9 @@ func newBalancer(t *testing.T, opening, others string, stop stage) *balancer {
 	b := &balancer{
 		stage: stop, started: make(chan struct{}), stopped: make(chan struct{}), resumed: make(chan struct{}),
 	}
-	b.to(t, opening, others)
+	if err := b.to(opening, others); err != nil {
+		t.Fatal(err)
+	}
 	transport := &http.Transport{DialContext: (&net.Dialer{Timeout: 2 * time.Second}).DialContext}
 	proxy := &httputil.ReverseProxy{
 		Transport: transport,
@@ -98,15 +100,15 @@ func isClosed(c <-chan struct{}) bool {
 }
 
 // to says where requests go from now on.
-func (b *balancer) to(t *testing.T, opening, others string) {
-	t.Helper()
+func (b *balancer) to(opening, others string) error {
 	for target, text := range map[*atomic.Pointer[url.URL]]string{&b.opening: opening, &b.others: others} {
 		u, err := url.Parse(text)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
 		target.Store(u)
 	}
+	return nil
 }
 
 // stop stops the first upgrade until it may go on or its socket is gone.

@@ -65,11 +65,14 @@ func (m marketplace) browse(t *testing.T, host string, proxy netip.Addr) {
 	t.Logf("a page in a browser reports %s after %s", got, time.Since(began).Round(100*time.Millisecond))
 }
 
+// browserPatience is how long a page may take to report.
+const browserPatience = 2 * time.Minute
+
 // open opens a page in a browser until it reports, and returns that with what the
 // browser says.
 func open(t *testing.T, url string, reports <-chan string, flags ...string) (report, log string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), browserPatience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, findBrowser(t), append([]string{
 		"--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--no-proxy-server",

@@ -203,7 +203,9 @@ func (m marketplace) newCrowd(t *testing.T, victim, other corev1.Pod) *crowd {
 func (c *crowd) toService() {
 	c.t.Helper()
 	for _, b := range c.balancers {
-		b.to(c.t, c.url, c.url)
+		if err := b.to(c.url, c.url); err != nil {
+			c.t.Fatal(err)
+		}
 	}
 }
 
