@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/discovery"
@@ -32,7 +33,7 @@ import (
 // systemNamespace is where the operator runs.
 const systemNamespace = "marketplane-system"
 
-// cluster is what all journeys share; it does not change once it is made.
+// cluster is what all journeys share, which run one after the other.
 var cluster struct {
 	config    *rest.Config
 	kube      kube.WithWatch
@@ -41,6 +42,8 @@ var cluster struct {
 	discovery discovery.DiscoveryInterface
 	// program is the path of the services' program, built from this checkout.
 	program string
+	// left are the namespaces of journeys that have ended.
+	left []*corev1.Namespace
 }
 
 func TestMain(m *testing.M) {
@@ -53,6 +56,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 	} else {
 		code = m.Run()
+		if err := leftNothing(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			code = 1
+		}
 	}
 	_ = os.RemoveAll(dir)
 	os.Exit(code)

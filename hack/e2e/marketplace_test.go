@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -59,21 +60,48 @@ func makeNamespace(t *testing.T, prefix string) string {
 		t.Fatalf("make a namespace: %v", err)
 	}
 	t.Cleanup(func() {
-		// The test's context has ended by now. The next journey needs the room.
-		ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // the test's has ended
 		defer cancel()
 		if t.Failed() {
 			explain(ctx, t, ns.Name)
 		}
-		if err := cluster.kube.Delete(ctx, ns); err != nil {
-			t.Errorf("delete namespace %s: %v", ns.Name, err)
-			return
+		if err := empty(ctx, ns); err != nil {
+			t.Errorf("empty namespace %s: %v", ns.Name, err)
 		}
-		if err := poll(ctx, 3*time.Minute, func(ctx context.Context) error { return isGone(ctx, ns) }); err != nil {
-			t.Errorf("namespace %s does not go: %v: %v", ns.Name, err, ns.Status.Conditions)
-		}
+		cluster.left = append(cluster.left, ns)
 	})
 	return ns.Name
+}
+
+// empty makes room for the next journey: it deletes a namespace, and kills the pods in
+// it at once. Kubernetes comes back for the rest after half of the grace that they
+// had, which leftNothing waits for.
+func empty(ctx context.Context, ns *corev1.Namespace) error {
+	if err := cluster.kube.Delete(ctx, ns); err != nil {
+		return err
+	}
+	return poll(ctx, time.Minute, func(ctx context.Context) error {
+		list := &corev1.PodList{}
+		err := errors.Join(
+			cluster.kube.DeleteAllOf(ctx, &corev1.Pod{}, kube.InNamespace(ns.Name), kube.GracePeriodSeconds(0)),
+			cluster.kube.List(ctx, list, kube.InNamespace(ns.Name)),
+		)
+		if n := len(list.Items); err == nil && n > 0 {
+			err = fmt.Errorf("%d pods are still there", n)
+		}
+		return err
+	})
+}
+
+// leftNothing waits until all that journeys made is gone.
+func leftNothing(ctx context.Context) error {
+	var errs []error
+	for _, ns := range cluster.left {
+		if err := poll(ctx, 3*time.Minute, func(ctx context.Context) error { return isGone(ctx, ns) }); err != nil {
+			errs = append(errs, fmt.Errorf("namespace %s does not go: %w: %v", ns.Name, err, ns.Status.Conditions))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // isGone says what is missing until the object does not exist any more.
