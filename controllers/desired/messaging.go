@@ -38,13 +38,18 @@ func (r renderer) messaging() Object {
 		recovery := spec.SocketIO.ConnectionStateRecovery != v1alpha1.Disabled
 		environment = append(environment, env(contract.EnvSocketIORecovery, strconv.FormatBool(recovery)))
 	}
+	defaults := amounts{cpu: "100m", memory: "128Mi", memoryLimit: "512Mi"}
+	if r.in.Release != FirstRelease { // whose pods must not be replaced for this
+		// A socket's work is short and often: see docs/decisions/0011.
+		environment = append(environment, processors(resources(defaults, spec.Resources), spec.Template)...)
+	}
 	notifications := r.notifications()
 	return r.deployment(workload{
 		component: contract.ComponentMessaging,
 		replicas:  r.replicas(contract.ComponentMessaging, r.in.MessagingReplicas),
 		surge:     intstr.FromString("100%"),
 		resources: spec.Resources,
-		defaults:  amounts{cpu: "100m", memory: "128Mi", memoryLimit: "512Mi"},
+		defaults:  defaults,
 		drain:     contract.Drain{Floor: spec.Drain.Floor(), Window: spec.Drain.Window()},
 		env:       append(environment, notifications.env...),
 		volumes:   notifications.volumes,

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"time"
@@ -73,6 +74,20 @@ func limitIsSet(set v1alpha1.ResourceAmounts, name corev1.ResourceName) bool {
 func memoryLimit(r *corev1ac.ResourceRequirementsApplyConfiguration) *corev1ac.EnvVarApplyConfiguration {
 	limit := (*r.Limits)[corev1.ResourceMemory]
 	return env("GOMEMLIMIT", strconv.FormatInt(limit.Value()/10*9, 10))
+}
+
+// processors is GOMAXPROCS: as many whole processors as the container is given. Who
+// asks for more in the template gets that.
+func processors(r *corev1ac.ResourceRequirementsApplyConfiguration, set *v1alpha1.PodTemplate) []*corev1ac.EnvVarApplyConfiguration {
+	const variable = "GOMAXPROCS"
+	if set != nil && slices.ContainsFunc(set.Env, func(v v1alpha1.EnvVar) bool { return v.Name == variable }) {
+		return nil
+	}
+	given, limited := (*r.Limits)[corev1.ResourceCPU]
+	if !limited {
+		given = (*r.Requests)[corev1.ResourceCPU]
+	}
+	return []*corev1ac.EnvVarApplyConfiguration{env(variable, strconv.FormatInt(max(given.Value(), 1), 10))} // it rounds up
 }
 
 // container is the main container of a pod of the services' image: the

@@ -3,6 +3,7 @@ package desired_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -81,6 +82,29 @@ func TestEmptyTemplateChangesNothing(t *testing.T) {
 		empty := component + ": {template: {env: [], annotations: {}, nodeSelector: {}, tolerations: [], topologySpreadConstraints: [], imagePullSecrets: []}}"
 		if diff := cmp.Diff(deployment(t, "", component), deployment(t, empty, component)); diff != "" {
 			t.Errorf("%s (-without +with):\n%s", component, diff)
+		}
+	}
+}
+
+// Messaging has as many threads as whole processors that it is given, or what its
+// template says.
+func TestProcessorsOfMessaging(t *testing.T) {
+	for spec, want := range map[string]string{
+		"":                                    "1", // of 100m
+		"resources: {requests: {cpu: 1}}":     "1",
+		"resources: {requests: {cpu: 1100m}}": "2",
+		"resources: {limits: {cpu: 3500m}}":   "4",
+		"resources: {limits: {memory: 2Gi}}":  "1",
+		"template: {env: [{name: GOMAXPROCS, value: '6'}]}": "6",
+	} {
+		var got []string
+		for _, v := range deployment(t, "messaging: {"+spec+"}", contract.ComponentMessaging).Spec.Template.Spec.Containers[0].Env {
+			if *v.Name == "GOMAXPROCS" {
+				got = append(got, *v.Value)
+			}
+		}
+		if !slices.Equal(got, []string{want}) {
+			t.Errorf("with %q it is %q, want %q", spec, got, want)
 		}
 	}
 }

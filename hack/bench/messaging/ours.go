@@ -100,6 +100,8 @@ func (o *ours) start(ctx context.Context, database string, s setting) (*deployme
 			contract.EnvJWKSFile+"="+o.jwks,
 			contract.EnvIssuer+"="+issuer,
 			contract.EnvBusURL+"=nats://"+bus.address,
+			// As in a deployment, whose pods are given a tenth of a processor.
+			"GOMAXPROCS=1",
 			// Nobody is left to be moved when a measurement is over.
 			contract.EnvDrainFloor+"=0s", contract.EnvDrainWindow+"=0s")
 		if err != nil {

@@ -4,8 +4,10 @@
 package web
 
 import (
+	"bufio"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"regexp"
 	"runtime/debug"
@@ -95,10 +97,14 @@ func observe(log *slog.Logger, requests *prometheus.HistogramVec) func(http.Hand
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			start := time.Now()
-			ww := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
+			ww := &observed{WrapResponseWriter: middleware.NewWrapResponseWriter(w, r.ProtoMajor)}
 			defer func() {
-				status := ww.Status()
-				if status == 0 {
+				status, level := ww.Status(), slog.LevelInfo
+				switch {
+				case ww.hijacked:
+					// Whole crowds come back at once. What serves them counts them.
+					status, level = http.StatusSwitchingProtocols, slog.LevelDebug
+				case status == 0:
 					status = http.StatusOK
 				}
 				route := chi.RouteContext(r.Context()).RoutePattern()
@@ -111,13 +117,26 @@ func observe(log *slog.Logger, requests *prometheus.HistogramVec) func(http.Hand
 				}
 				took := time.Since(start)
 				requests.WithLabelValues(route, method, strconv.Itoa(status)).Observe(took.Seconds())
-				log.InfoContext(r.Context(), "request",
+				log.Log(r.Context(), level, "request",
 					"method", method, "route", route, "status", status,
 					"bytes", ww.BytesWritten(), "duration_ms", float64(took.Microseconds())/1000)
 			}()
 			next.ServeHTTP(ww, r)
 		})
 	}
+}
+
+// observed is an answer that is looked at.
+type observed struct {
+	middleware.WrapResponseWriter
+	hijacked bool // for another protocol
+}
+
+// Hijack implements http.Hijacker.
+func (o *observed) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(o.WrapResponseWriter).Hijack()
+	o.hijacked = err == nil
+	return conn, rw, err //nolint:wrapcheck // of the server
 }
 
 func recoverPanics(log *slog.Logger) func(http.Handler) http.Handler {

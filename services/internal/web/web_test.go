@@ -254,3 +254,44 @@ func TestLabelsAreBounded(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// Connections that become something else count with 101, and are no news.
+func TestOtherProtocolsAreNotLogged(t *testing.T) {
+	t.Parallel()
+	var logged bytes.Buffer
+	registry := prometheus.NewRegistry()
+	router := web.NewRouter(web.Options{Log: slog.New(slog.NewJSONHandler(&logged, nil)), Registry: registry, Instance: "pod-1"})
+	router.Get("/other", func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = conn.Write([]byte("HTTP/1.1 101 Switching Protocols\r\n\r\n"))
+		_ = conn.Close()
+	})
+	done := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(done)
+		router.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	response, err := http.Get(server.URL + "/other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	<-done
+	if logged.Len() > 0 {
+		t.Errorf("the log says %s", &logged)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pair := range families[0].GetMetric()[0].GetLabel() {
+		if pair.GetName() == "status" && pair.GetValue() != "101" {
+			t.Errorf("it counts with status %s", pair.GetValue())
+		}
+	}
+}

@@ -58,10 +58,20 @@ func (g *Group) Accept(w http.ResponseWriter, r *http.Request, subprotocol strin
 // there is something in them.
 const frameBuffer = 16
 
-// hijacker hands the library a socket instead of the server's connection.
+// hijacker hands the library a socket instead of the server's connection. The answer
+// to the handshake is the first that is written to the socket, together with what is
+// sent before the connection is started.
 type hijacker struct {
 	http.ResponseWriter
 	conn *Conn
+}
+
+// WriteHeader implements http.ResponseWriter. The answer that switches protocols waits
+// for Hijack.
+func (h hijacker) WriteHeader(status int) {
+	if status != http.StatusSwitchingProtocols {
+		h.ResponseWriter.WriteHeader(status)
+	}
 }
 
 // Hijack implements http.Hijacker.
@@ -75,6 +85,12 @@ func (h hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if early, _ := rw.Peek(rw.Reader.Buffered()); len(early) > 0 { // what is buffered can be peeked at
 		c.in.buf, c.in.to = bytes.Clone(early), len(early)
 	}
+	c.framed = newBuffer()
+	answer := bytes.NewBuffer(c.framed.b)
+	answer.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
+	_ = h.Header().Write(answer) // it takes everything
+	answer.WriteString("\r\n")
+	c.framed.b = answer.Bytes()
 	c.in.frames = bufio.NewReaderSize(&c.socket, frameBuffer)
 	return &c.socket, bufio.NewReadWriter(c.in.frames, bufio.NewWriterSize(&c.socket, frameBuffer)), nil
 }

@@ -98,6 +98,9 @@ func (c *Conn) maxMessage() int {
 func (c *Conn) Start() {
 	c.group.running.Add(1)
 	c.in.try = c.readable
+	c.mu.Lock()
+	c.kick() // the answer to the handshake
+	c.mu.Unlock()
 	if c.watched() && c.in.len() == 0 {
 		if resting, err := c.rest(); resting && err == nil {
 			return

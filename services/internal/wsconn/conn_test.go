@@ -6,7 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -15,6 +18,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/marketplane/marketplane/services/internal/testkit"
 )
@@ -555,6 +559,57 @@ func TestHandshakesAreChecked(t *testing.T) {
 			}
 			if name == "old version" && response.Header.Get("Sec-WebSocket-Version") != "13" {
 				t.Error("it does not say which version it speaks")
+			}
+		})
+	}
+}
+
+// What is sent before the start goes out with the answer to the handshake, which goes
+// out by itself if there is nothing.
+func TestTheAnswerToTheHandshakeTakesAlongWhatComesFirst(t *testing.T) {
+	t.Parallel()
+	for _, first := range []string{"", "hello"} {
+		synctest.Test(t, func(t *testing.T) {
+			g := NewGroup(Options{})
+			rec := newRecorder(echo)
+			ours, theirs := net.Pipe()
+			w := httptest.NewRecorder()
+			w.Header().Set("X-Told", "by who serves it")
+			var err error
+			if rec.conn, err = g.Accept(unread{w, ours}, testkit.Upgrade(t, "http://test/", "test.v1"), "test.v1", rec); err != nil {
+				t.Fatal(err)
+			}
+			if first != "" {
+				if err := rec.conn.Send(Text, []byte(first)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			rec.conn.Start()
+			buf := make([]byte, 1024)
+			n, err := theirs.Read(buf) // all of one write
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := bufio.NewReader(bytes.NewReader(buf[:n]))
+			response, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = response.Body.Close()
+			got := []string{
+				response.Status, response.Header.Get("Sec-Websocket-Accept"), response.Header.Get("Sec-Websocket-Protocol"), response.Header.Get("X-Told"),
+			}
+			want := []string{"101 Switching Protocols", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "test.v1", "by who serves it"} // RFC 6455, section 1.3
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("the answer (-want +got):\n%s", diff)
+			}
+			rest, _ := io.ReadAll(r)
+			if !bytes.HasSuffix(rest, []byte(first)) || (len(rest) > 0) != (first != "") {
+				t.Errorf("with the answer came %q, want %q in a frame", rest, first)
+			}
+			_ = theirs.Close()
+			if err := g.Wait(t.Context()); err != nil {
+				t.Error(err)
 			}
 		})
 	}

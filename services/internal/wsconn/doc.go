@@ -15,7 +15,7 @@
 //     connection's buffer; a flusher frames them, and gives them to the kernel
 //     with one system call. Everything that came meanwhile goes out with the
 //     next. Only what the kernel does not take gets a goroutine, for as long as
-//     that takes.
+//     that takes. The answer to the handshake goes out with the first messages.
 //
 // coder/websocket has a [socket] under it that makes this so: its Write takes
 // everything into memory, and its Read says [errSilent] instead of waiting where a

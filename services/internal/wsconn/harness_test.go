@@ -2,6 +2,7 @@ package wsconn
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -164,6 +165,13 @@ func pipe(t testing.TB, g *Group, rec *recorder) net.Conn {
 		t.Fatal(err)
 	}
 	rec.conn.Start()
+	answer := make([]byte, 1)
+	for !bytes.HasSuffix(answer, []byte("\r\n\r\n")) {
+		answer = append(answer, 0)
+		if _, err := io.ReadFull(theirs, answer[len(answer)-1:]); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return theirs
 }
 

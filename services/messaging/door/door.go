@@ -70,10 +70,13 @@ func New(service *messaging.Service, options Options, log *slog.Logger) *Door {
 	}
 }
 
-// Guest is a connection's state between its commands, which are executed one
-// after the other. The zero Guest is a new connection's.
+// Allowance is how many commands a connection may still send. The zero Allowance is a
+// new connection's.
+type Allowance struct{ bucket messaging.Bucket }
+
+// Guest is a client's state between its commands, which are executed one after the
+// other. The zero Guest is a new client's.
 type Guest struct {
-	bucket  messaging.Bucket
 	typedIn uuid.UUID // where typing was last told of, and when
 	typedAt time.Time
 	place   *presence.Place // nil before the first announcement
@@ -89,8 +92,8 @@ func (g *Guest) Leave() {
 
 // Take counts a command that was read at a time. It is an error if that was one
 // too many.
-func (d *Door) Take(g *Guest, read time.Time) error {
-	if wait := g.bucket.Take(d.options.Rate, read); wait > 0 {
+func (d *Door) Take(a *Allowance, read time.Time) error {
+	if wait := a.bucket.Take(d.options.Rate, read); wait > 0 {
 		return messaging.ErrRateLimited.After(wait)
 	}
 	return nil

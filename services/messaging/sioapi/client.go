@@ -49,7 +49,8 @@ type client struct {
 	moving    *time.Timer      // ends it, once it was told to move
 	gone      bool             // disconnected
 
-	guest *door.Guest // the connection's; used while a command is executed, and once when none is any more
+	allowance *door.Allowance // the connection's, which may have one client after the other
+	guest     door.Guest      // used while a command is executed, and once when none is any more
 }
 
 // connected is called when the client knows that it is let in.

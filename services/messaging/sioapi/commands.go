@@ -45,7 +45,7 @@ func (c *client) execute(e socketio.Event) (pause <-chan struct{}) {
 	}
 	read := c.server.now()
 	cmd, err := decode(e)
-	if tooFast := c.server.door.Take(c.guest, read); tooFast != nil {
+	if tooFast := c.server.door.Take(c.allowance, read); tooFast != nil {
 		err = tooFast
 	}
 	switch {
@@ -130,7 +130,7 @@ func (c *client) perform(cmd door.Command, ack *socketio.Ack) (pause <-chan stru
 		defer close(done)
 		ctx, cancel := context.WithTimeout(context.Background(), door.CommandTimeout)
 		defer cancel()
-		answer, err := c.server.door.Perform(ctx, c.guest, c.principal.UserID, cmd)
+		answer, err := c.server.door.Perform(ctx, &c.guest, c.principal.UserID, cmd)
 		if err != nil {
 			c.refuse(cmd.Op, ack, err)
 		} else {

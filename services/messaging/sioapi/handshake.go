@@ -20,8 +20,8 @@ var errNoToken = fault.New(fault.Unauthenticated, "unauthenticated",
 
 // admit lets clients in who have a token.
 func (s *Server) admit(ctx context.Context, h *socketio.Handshake) error {
-	guest := h.Facts.(*door.Guest) //nolint:errcheck,forcetypeassert // NewServer has it made
-	if err := s.door.Take(guest, s.now()); err != nil {
+	allowance := h.Facts.(*door.Allowance) //nolint:errcheck,forcetypeassert // NewServer has it made
+	if err := s.door.Take(allowance, s.now()); err != nil {
 		return s.refusal(ctx, err)
 	}
 	var auth struct {
@@ -34,7 +34,7 @@ func (s *Server) admit(ctx context.Context, h *socketio.Handshake) error {
 	if err != nil {
 		return s.refusal(ctx, err)
 	}
-	c := &client{server: s, conn: h.Conn, principal: principal, guest: guest}
+	c := &client{server: s, conn: h.Conn, principal: principal, allowance: allowance}
 	if c.link, err = s.hub.Admit(c); err != nil {
 		return s.refusal(ctx, err)
 	}

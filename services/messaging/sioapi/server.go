@@ -83,7 +83,7 @@ func NewServer(service *messaging.Service, h *hub.Hub, sessions door.Sessions, o
 		ConnectTimeout: options.ConnectTimeout, MaxNamespaces: 1, Log: log,
 		// With the connection, and not with a socket, of which it may have one after the
 		// other.
-		Facts: func(socketio.Conn, *http.Request) any { return &door.Guest{} },
+		Facts: func(socketio.Conn, *http.Request) any { return &door.Allowance{} },
 	})
 	engine := options.Engine
 	engine.MaxPayload, engine.MaxQueued = maxPayload, maxQueued

@@ -26,7 +26,7 @@ func (c *conn) execute(line []byte, read time.Time) {
 		c.end(CodeMalformed, "not a JSON object", false)
 		return
 	}
-	if tooFast := c.server.door.Take(&c.guest, read); tooFast != nil {
+	if tooFast := c.server.door.Take(&c.allowance, read); tooFast != nil {
 		err = tooFast
 	}
 	principal := c.who()

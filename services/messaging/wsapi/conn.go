@@ -38,7 +38,9 @@ type conn struct {
 	reason    string
 	principal identity.Principal // zero until authenticated
 
-	guest door.Guest // used while a command is executed
+	// Used while a command is executed.
+	allowance door.Allowance
+	guest     door.Guest
 }
 
 func newConn(s *Server) *conn {
