@@ -130,6 +130,7 @@ func newConnectionsStatus(now time.Time, total load.Total) *v1alpha1.Connections
 		Live:        count(total.Live),
 		Draining:    count(total.Draining),
 		Pending:     count(total.Pending),
+		Forwarded:   count(total.Forwarded),
 		UnknownPods: count(total.Missing),
 		ObservedAt:  timestamp(now),
 	}

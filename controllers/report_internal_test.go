@@ -36,6 +36,7 @@ func TestConnectionsStatusSparesWrites(t *testing.T) {
 		"the first that drains":       {5 * time.Second, load.Total{Live: 1000, Draining: 1, Pending: 5}, true},
 		"a pod that does not tell":    {5 * time.Second, load.Total{Live: 1000, Pending: 5, Missing: 1}, true},
 		"all gone":                    {5 * time.Second, load.Total{}, true},
+		"the first that is forwarded": {5 * time.Second, load.Total{Live: 1000, Pending: 5, Forwarded: 1}, true},
 		"one of few that are pending": {5 * time.Second, load.Total{Live: 1000, Pending: 4}, true},
 	}
 	for name, tt := range tests {

@@ -123,6 +123,7 @@ func connectionsStatus(before *v1alpha1.ConnectionsStatus, now time.Time, total 
 		{before.Live, next.Live},
 		{before.Draining, next.Draining},
 		{before.Pending, next.Pending},
+		{before.Forwarded, next.Forwarded},
 		{before.UnknownPods, next.UnknownPods},
 	} {
 		difference := max(c[0]-c[1], c[1]-c[0])

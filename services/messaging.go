@@ -175,7 +175,9 @@ func addMessaging(p *platform, own messagingConfig) error {
 	p.internal.Handle(sioapi.Path, relay.Internal(stock))
 	p.internal.HandleFunc("GET "+contract.PathLoad, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(connections.Load()) // the scraper is gone if this fails
+		load := connections.Load()
+		load.Forwarded = stock.Forwarded()
+		_ = json.NewEncoder(w).Encode(load) // the scraper is gone if this fails
 	})
 	reconnected.add(connections.BusReconnected)
 	p.stopHooks.add(connections.Stopping)

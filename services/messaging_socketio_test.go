@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
+	"net/url"
 	"os/exec"
 	"slices"
 	"strings"
@@ -328,6 +331,52 @@ func TestInternalPortBeginsNoSessions(t *testing.T) {
 			t.Errorf("%s: %s", query, response.Status)
 		}
 	}
+}
+
+// What a process forwards is told as its load, beside what others hold.
+func TestWhatIsForwardedIsLoad(t *testing.T) {
+	t.Parallel()
+	owner, others, _ := startProcesses(t, 2)
+	poll := func(ctx context.Context, p *messagingProcess, sid string) (string, error) {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.public+sioapi.Path+"?EIO=4&transport=polling"+sid, nil)
+		if err != nil {
+			return "", err
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return "", err
+		}
+		defer func() { _ = response.Body.Close() }()
+		body, err := io.ReadAll(response.Body)
+		return string(body), err
+	}
+	for _, p := range []*messagingProcess{owner, others[0]} {
+		p.await("Socket.IO", func() bool { // which opens a moment after the process is ready
+			body, err := poll(t.Context(), p, "")
+			return err == nil && strings.HasPrefix(body, "0{")
+		})
+	}
+	body, err := poll(t.Context(), owner, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var session struct{ SID string }
+	if err := json.Unmarshal([]byte(strings.TrimPrefix(body, "0")), &session); err != nil {
+		t.Fatalf("%q: %v", body, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = poll(ctx, others[0], "&sid="+url.QueryEscape(session.SID)) // until it is given up
+	}()
+	others[0].await("a forwarded poll", func() bool { return others[0].load().Forwarded == 1 })
+	if n := owner.load().Forwarded; n != 0 {
+		t.Errorf("the owner forwards %d", n)
+	}
+	cancel()
+	<-done
+	others[0].await("nothing forwarded", func() bool { return others[0].load().Forwarded == 0 })
 }
 
 // rawStock is a Socket.IO client that says what the test says.

@@ -136,6 +136,14 @@ func (s *socketIO) open(ctx context.Context, key []byte) error {
 	return nil
 }
 
+// Forwarded is how many sockets and requests are forwarded at this moment.
+func (s *socketIO) Forwarded() int {
+	if server := s.server.Load(); server != nil && server.relay != nil {
+		return server.relay.Forwarded()
+	}
+	return 0
+}
+
 // StopForwarding closes what is forwarded to others, at a drain's pace, and returns
 // when nothing is left of it.
 func (s *socketIO) StopForwarding(ctx context.Context) error {

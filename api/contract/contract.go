@@ -200,6 +200,9 @@ type Load struct {
 	Draining int `json:"draining"`
 	// Pending counts accepted connections that are not authenticated yet.
 	Pending int `json:"pending"`
+	// Forwarded counts what the process forwards to others, who count the session
+	// among their connections: WebSockets, and requests under way.
+	Forwarded int `json:"forwarded"`
 	// Stopping says that the process was told to stop and drains.
 	Stopping bool `json:"stopping"`
 }

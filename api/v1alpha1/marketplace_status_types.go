@@ -83,6 +83,10 @@ type ConnectionsStatus struct {
 	Draining int32 `json:"draining"`
 	// pending ones are not authenticated yet.
 	Pending int32 `json:"pending"`
+	// forwarded ones are those of Socket.IO clients who came to another pod than
+	// the one that holds their session, which counts them as well.
+	// +optional
+	Forwarded int32 `json:"forwarded,omitempty"`
 	// unknownPods is how many running pods did not tell their connections.
 	// +optional
 	UnknownPods int32 `json:"unknownPods,omitempty"`

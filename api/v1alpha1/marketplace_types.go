@@ -523,7 +523,7 @@ type AutoscalingSpec struct {
 	// +kubebuilder:validation:Maximum=1000
 	MaxReplicas int32 `json:"maxReplicas"`
 	// targetConnections is how many connections one pod should hold. Live,
-	// draining and not yet authenticated ones count.
+	// draining, forwarded and not yet authenticated ones count.
 	// +optional
 	// +kubebuilder:default=5000
 	// +kubebuilder:validation:Minimum=1

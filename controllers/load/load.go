@@ -87,7 +87,7 @@ func (r *HTTPReader) Read(ctx context.Context, pod Pod) (contract.Load, error) {
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxBody)).Decode(&l); err != nil {
 		return contract.Load{}, fmt.Errorf("read the load of pod %s: %w", pod.Name, err)
 	}
-	if l.Live < 0 || l.Draining < 0 || l.Pending < 0 {
+	if min(l.Live, l.Draining, l.Pending, l.Forwarded) < 0 {
 		return contract.Load{}, fmt.Errorf("read the load of pod %s: a negative count", pod.Name)
 	}
 	if l.Instance != "" && l.Instance != pod.Name {
@@ -102,14 +102,17 @@ type Total struct {
 	// Live connections are authenticated and stay; Draining ones have been told
 	// to move or are on a pod that stops; Pending ones are not authenticated.
 	Live, Draining, Pending int
+	// Forwarded ones go through a pod that stays to another one, which counts them, too.
+	Forwarded int
 	// Told is how many pods answered.
 	Told int
 	// Missing is how many pods did not answer.
 	Missing int
 }
 
-// Demand is how many connections want a place.
-func (t Total) Demand() int { return t.Live + t.Draining + t.Pending }
+// Demand is how many connections want a place. What is forwarded takes one on each
+// of two pods.
+func (t Total) Demand() int { return t.Live + t.Draining + t.Pending + t.Forwarded }
 
 // Tier remembers which pods were silent, so that not every look waits for
 // them. The zero value knows of none. It must not be used twice at once.
@@ -184,4 +187,5 @@ func (t *Total) add(l contract.Load, terminating bool) {
 		return
 	}
 	t.Live += l.Live
+	t.Forwarded += l.Forwarded // from a pod that goes it comes back, perhaps to the owner
 }

@@ -36,6 +36,7 @@ func TestHTTPReader(t *testing.T) {
 		"a redirect":                 {302, "", contract.Load{}, "status 302"},
 		"not JSON":                   {200, "hello", contract.Load{}, "read the load of pod m-0"},
 		"a negative count":           {200, `{"instance":"m-0","live":-1}`, contract.Load{}, "negative"},
+		"fewer than none forwarded":  {200, `{"instance":"m-0","forwarded":-1}`, contract.Load{}, "negative"},
 		"another pod":                {200, `{"instance":"m-9","live":1}`, contract.Load{}, "pod m-9 answered"},
 		"too much":                   {200, `{"instance":"` + strings.Repeat("x", maxBody) + `"}`, contract.Load{}, "read the load"},
 	}
@@ -90,24 +91,24 @@ func (r readers) Read(_ context.Context, pod Pod) (contract.Load, error) {
 
 func TestSum(t *testing.T) {
 	answers := readers{
-		"a": {Live: 10, Draining: 1, Pending: 2},
-		"b": {Live: 20},
-		"c": {Live: 5, Draining: 30, Stopping: true},
-		"d": {Live: 7},
+		"a": {Live: 10, Draining: 1, Pending: 2, Forwarded: 6},
+		"b": {Live: 20, Forwarded: 2},
+		"c": {Live: 5, Draining: 30, Forwarded: 100, Stopping: true},
+		"d": {Live: 7, Forwarded: 100},
 	}
 	tier := &Tier{}
 	got, err := tier.Sum(t.Context(), answers, []Pod{
 		{Name: "a"}, {Name: "b"}, {Name: "c"}, {Name: "d", Terminating: true}, {Name: "e"},
 	}, time.Now())
 	// What is on a pod that goes will come to another one: it drains.
-	want := Total{Live: 30, Draining: 43, Pending: 2, Told: 4, Missing: 1}
+	want := Total{Live: 30, Draining: 43, Pending: 2, Forwarded: 8, Told: 4, Missing: 1}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("total (-want +got):\n%s", diff)
 	}
 	if err == nil || !strings.Contains(err.Error(), "no answer from e") {
 		t.Errorf("error = %v", err)
 	}
-	if got.Demand() != 75 {
+	if got.Demand() != 83 {
 		t.Errorf("demand = %d, want 75", got.Demand())
 	}
 	if got, err := tier.Sum(t.Context(), answers, nil, time.Now()); err != nil || got != (Total{}) {

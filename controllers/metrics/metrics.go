@@ -46,7 +46,7 @@ var (
 		"spec.messaging.autoscaling.maxReplicas; not there without it.",
 		marketplaceLabels, nil)
 	messagingConnections = prometheus.NewDesc("marketplane_marketplace_messaging_connections",
-		"Connections over all messaging pods as the operator counted them last, by state: live, draining, pending. A change of a tenth or more shows after 66 seconds at most (6 with spec.messaging.autoscaling), a smaller one 30 seconds after that at most.",
+		"Connections over all messaging pods as the operator counted them last, by state: live, draining, pending, forwarded (from the pod they came to, beside the one that holds them). A change of a tenth or more shows after 66 seconds at most (6 with spec.messaging.autoscaling), a smaller one 30 seconds after that at most.",
 		append(slices.Clone(marketplaceLabels), "state"), nil)
 	messagingUnknown = prometheus.NewDesc("marketplane_marketplace_messaging_unknown_pods",
 		"Running messaging pods that did not tell their connections, and so keep the tier from shrinking.",
@@ -154,6 +154,7 @@ func collectMessaging(gauge func(*prometheus.Desc, float64, ...string), m *v1alp
 		gauge(messagingConnections, float64(c.Live), "live")
 		gauge(messagingConnections, float64(c.Draining), "draining")
 		gauge(messagingConnections, float64(c.Pending), "pending")
+		gauge(messagingConnections, float64(c.Forwarded), "forwarded")
 		gauge(messagingUnknown, float64(c.UnknownPods))
 	}
 }

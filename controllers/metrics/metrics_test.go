@@ -52,7 +52,7 @@ func shop() v1alpha1.Marketplace {
 			},
 			Messaging: &v1alpha1.MessagingStatus{
 				Replicas: 2, TargetReplicas: 3,
-				Connections: &v1alpha1.ConnectionsStatus{Live: 10, Draining: 2, Pending: 1, UnknownPods: 1},
+				Connections: &v1alpha1.ConnectionsStatus{Live: 10, Draining: 2, Pending: 1, Forwarded: 4, UnknownPods: 1},
 			},
 			Keys: &v1alpha1.KeysStatus{
 				Active: "b", Published: []string{"a", "b"}, NextRotation: &rotation,
@@ -106,6 +106,7 @@ func TestMarketplaces(t *testing.T) {
 		`marketplane_marketplace_info{marketplace="new",marketplace_namespace="market",paused="false",version=""} 1`,
 		`marketplane_marketplace_info` + of + `,paused="true",version="v0.2.0"} 1`,
 		`marketplane_marketplace_messaging_connections` + of + `,state="draining"} 2`,
+		`marketplane_marketplace_messaging_connections` + of + `,state="forwarded"} 4`,
 		`marketplane_marketplace_messaging_connections` + of + `,state="live"} 10`,
 		`marketplane_marketplace_messaging_connections` + of + `,state="pending"} 1`,
 		`marketplane_marketplace_messaging_max_replicas` + of + `} 9`,

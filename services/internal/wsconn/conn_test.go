@@ -20,6 +20,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/marketplane/marketplane/services/internal/budget"
 	"github.com/marketplane/marketplane/services/internal/testkit"
 )
 
@@ -227,6 +228,46 @@ func TestWhatIsTooLargeIsNotHandled(t *testing.T) {
 				t.Errorf("closure %+v, and %d complaints more", c, len(rec.tooLarge))
 			}
 		})
+	}
+}
+
+// Large messages share what they are held in: who finds nothing left comes later. Small
+// ones are not concerned.
+func TestLargeMessagesShareABudget(t *testing.T) {
+	t.Parallel()
+	reading := budget.New(20_000)
+	s := newServer(t, Options{Reading: reading, MaxMessage: 1 << 20}, echo)
+	large := clientFrame(flagFin|opText, strings.Repeat("x", 16_000))
+	first, _ := s.raw()
+	first.write(large[:15_000])
+	for deadline := time.Now().Add(patience); reading.Left() > 12_000; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d are left", reading.Left())
+		}
+	}
+	second, rec := s.raw()
+	second.write(large)
+	second.wantClose(1013)
+	second.write(clientFrame(flagFin|opClose, "\x03\xf5"))
+	second.wantEnd()
+	if c := wait(t, "the end", rec.closed); c.Code != 1013 || c.ByPeer || c.Err != nil {
+		t.Errorf("closure %+v", c)
+	}
+	third, _ := s.raw()
+	small := strings.Repeat("x", 4000)
+	third.write(clientFrame(flagFin|opText, small))
+	third.wantFrame(flagFin|opText, small)
+
+	first.write(large[15_000:])
+	first.wantFrame(flagFin|opText, strings.Repeat("x", 16_000))
+	third.write(large)
+	third.wantFrame(flagFin|opText, strings.Repeat("x", 16_000))
+	for _, r := range []*raw{first, third} { // whose messages' buffers are given back by then
+		r.write(clientFrame(flagFin|opText, "1"))
+		r.wantFrame(flagFin|opText, "1")
+	}
+	if n := reading.Left(); n != 20_000 {
+		t.Errorf("%d are left in the end", n)
 	}
 }
 

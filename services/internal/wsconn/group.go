@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/marketplane/marketplane/services/internal/budget"
 	"github.com/marketplane/marketplane/services/internal/poller"
 )
 
@@ -14,6 +15,10 @@ import (
 type Options struct {
 	// MaxMessage is how large a message from the peer may be: 64 KiB.
 	MaxMessage int
+	// Reading is what messages are held in while they come and are handled, as far as
+	// they are larger than 4 KiB: 64 MiB for all connections. Who finds nothing left is
+	// closed, to try again later (1013).
+	Reading *budget.Budget
 	// MaxQueued is how many bytes may wait for a peer: 256 KiB. The kernel may
 	// hold as much, about.
 	MaxQueued int
@@ -34,6 +39,9 @@ type Options struct {
 func (o Options) withDefaults() Options {
 	if o.MaxMessage == 0 {
 		o.MaxMessage = 64 << 10
+	}
+	if o.Reading == nil {
+		o.Reading = budget.New(64 << 20)
 	}
 	if o.MaxQueued == 0 {
 		o.MaxQueued = 256 << 10

@@ -112,11 +112,31 @@ func (c *Conn) receive() (pause <-chan struct{}, err error) {
 	}
 	c.in.within = true
 	message := newBuffer()
-	defer message.release()
-	if err := message.read(r, c.maxMessage()); errors.Is(err, errTooLarge) {
+	held := 0
+	defer func() {
+		message.release()
+		c.group.options.Reading.Give(held)
+	}()
+	// hold counts what the message is held in.
+	hold := func() bool {
+		more := cap(message.b) - heldFreely - held
+		if more <= 0 {
+			return true
+		}
+		if !c.group.options.Reading.Take(more) {
+			return false
+		}
+		held += more
+		return true
+	}
+	switch err := message.read(r, c.maxMessage(), hold); {
+	case errors.Is(err, errTooLarge):
 		c.handler.TooLarge()
 		return make(chan struct{}), nil // until it is closing
-	} else if err != nil {
+	case errors.Is(err, errTooMuch):
+		c.Close(int(websocket.StatusTryAgainLater), errTooMuch.Error())
+		return nil, nil
+	case err != nil:
 		return nil, err
 	}
 	if c.isClosing() {
@@ -199,13 +219,24 @@ func (c *Conn) end(closure Closure) {
 	c.group.running.Done()
 }
 
-var errTooLarge = errors.New("the message is too large")
+var (
+	errTooLarge = errors.New("the message is too large")
+	errTooMuch  = errors.New("too many large messages at once")
+)
 
-// read reads a message.
-func (b *buffer) read(r io.Reader, most int) error {
+// heldFreely is how large a message may be that does not count for Options.Reading.
+const heldFreely = 4 << 10
+
+// read reads a message. It asks hold about each new capacity.
+func (b *buffer) read(r io.Reader, most int, hold func() bool) error {
+	if !hold() { // it was used before, for a large message
+		b.b = make([]byte, 0, heldFreely)
+	}
 	for {
 		if len(b.b) == cap(b.b) {
-			b.b = append(b.b, 0)[:len(b.b)]
+			if b.b = append(b.b, 0)[:len(b.b)]; !hold() {
+				return errTooMuch
+			}
 		}
 		n, err := r.Read(b.b[len(b.b):cap(b.b)])
 		b.b = b.b[:len(b.b)+n]

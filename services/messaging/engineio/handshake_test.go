@@ -75,8 +75,51 @@ func (h *harness) ask(method, query string, upgrade bool) answer {
 	return a
 }
 
+// Sections "HTTP long-polling", "WebSocket" and "Handshake": with what earned the code set
+// right, and all else as it was, the request succeeds.
+func TestErrorCodesAndTheirNextOfKin(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, Options{Refuse: func(r *http.Request) *Refusal {
+		if r.URL.Query().Get("please") == "" {
+			return &Refusal{}
+		}
+		return nil
+	}}, note)
+	const please = "&please=1"
+	a := h.request(http.MethodGet, newPolling+please, "")
+	c := h.begin(a.body)
+	type request struct {
+		method, query string
+		upgrade       bool
+	}
+	for code, tt := range map[Code]struct{ wrong, right request }{
+		CodeUnknownTransport:   {request{query: "EIO=4&transport=abc" + please}, request{query: "EIO=4&transport=polling" + please}},
+		CodeUnknownSession:     {request{query: newWebSocket + "&sid=x" + c.sid, upgrade: true}, request{query: newWebSocket + "&sid=" + c.sid, upgrade: true}},
+		CodeBadHandshakeMethod: {request{method: http.MethodPut, query: newPolling + please}, request{method: http.MethodGet, query: newPolling + please}},
+		CodeBadRequest:         {request{query: newWebSocket + please}, request{query: newWebSocket + please, upgrade: true}},
+		CodeForbidden:          {request{query: newPolling}, request{query: newPolling + please}},
+		CodeUnsupportedVersion: {request{query: "EIO=3&transport=polling" + please}, request{query: "EIO=4&transport=polling" + please}},
+	} {
+		status := http.StatusBadRequest
+		if code == CodeForbidden {
+			status = http.StatusForbidden
+		}
+		wantError(t, h.ask(tt.wrong.method, tt.wrong.query, tt.wrong.upgrade), status, code)
+		if tt.right.upgrade {
+			ws, got, err := h.dial(tt.right.query, nil)
+			if err != nil {
+				t.Errorf("code %d, set right: status %d, %v", code, got, err)
+				continue
+			}
+			_ = ws.CloseNow()
+		} else if got := h.ask(tt.right.method, tt.right.query, false); got.status != http.StatusOK {
+			t.Errorf("code %d, set right: %+v", code, got)
+		}
+	}
+}
+
 // Sections "HTTP long-polling" and "WebSocket": a request that is wrong in one way is
-// answered with that code; right, it is not.
+// answered with that code.
 func TestErrorCodes(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, Options{}, note)

@@ -39,6 +39,11 @@ type Options struct {
 	// or in a WebSocket's message: 1,000,000. Clients are told of it. In polling,
 	// binary messages count as the base64 in which they come.
 	MaxPayload int
+	// MaxReading is how many bytes messages and POSTs may take while they come and are
+	// handled, those of all sessions, as far as each is larger than 4 KiB: 64 times
+	// MaxPayload. A client who finds nothing left is sent away for now: its POST is
+	// answered with status 503, its WebSocket is closed (1013).
+	MaxReading int
 	// MaxPackets is how many packets there may be in the body of a POST: 16,384.
 	MaxPackets int
 	// MaxQueued is how many bytes may wait for a client: twice MaxPayload.
@@ -78,6 +83,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.WriteTimeout, 10*time.Second)
 	setDefault(&o.CloseTimeout, 5*time.Second)
 	setDefault(&o.MaxPayload, 1_000_000)
+	setDefault(&o.MaxReading, 64*o.MaxPayload)
 	setDefault(&o.MaxPackets, 16_384)
 	setDefault(&o.MaxQueued, 2*o.MaxPayload)
 	setDefault(&o.MaxSessions, 100_000)

@@ -10,6 +10,7 @@ var (
 	errPostOverlap  = errors.New("the client posts twice at a time")
 	errPollCanceled = errors.New("the client has given up a poll")
 	errPostCanceled = errors.New("the client has given up a POST")
+	errTooMuch      = errors.New("there are too many large messages at once")
 	errTooLarge     = errors.New("the client sent more than the payload limit")
 	errPanic        = errors.New("the handler has panicked")
 	errTooMany      = errors.New("the client sent too many packets at once")

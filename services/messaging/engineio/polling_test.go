@@ -173,6 +173,49 @@ func TestPayloadsAreLimited(t *testing.T) {
 	})
 }
 
+// Large POSTs and messages share what they are held in: who finds nothing left is sent
+// away for now. Small ones are not concerned.
+func TestLargePayloadsShareABudget(t *testing.T) {
+	t.Parallel()
+	bubble(t, Options{MaxReading: 10_000}, note, func(h *harness) {
+		large := "4" + strings.Repeat("x", 12_000)
+		slow := h.poll()
+		body, write := io.Pipe()
+		posted := make(chan answer, 1)
+		go func() {
+			a, _ := slow.do(h.ctx, http.MethodPost, slow.query(Polling), body, nil)
+			posted <- a
+		}()
+		_, _ = io.WriteString(write, large[:11_000])
+		synctest.Wait()
+
+		c := h.poll()
+		a := c.post(large)
+		wantError(t, a, http.StatusServiceUnavailable, CodeForbidden)
+		if a.header.Get("Retry-After") != "1" {
+			t.Errorf("header %v", a.header)
+		}
+		c.wantGone(TransportError)
+		onWebSocket, socket := h.connect()
+		socket.send(large)
+		socket.wantClose(1013)
+		if got := wait(t, "the end", onWebSocket.rec.closed); got.reason != TransportError {
+			t.Errorf("the session ended with %q", got.reason)
+		}
+		c = h.poll()
+		wantOK(t, c.post("4"+strings.Repeat("x", 4000)), "ok")
+
+		_, _ = io.WriteString(write, large[11_000:])
+		_ = write.Close()
+		wantOK(t, <-posted, "ok")
+		wantOK(t, c.post(large), "ok")
+		synctest.Wait()
+		if n := h.server.reading.Left(); n != 10_000 {
+			t.Errorf("%d are left in the end", n)
+		}
+	})
+}
+
 // Section "Receiving data": a client must not have more than one active GET.
 func TestASecondPollEndsTheSession(t *testing.T) {
 	t.Parallel()
@@ -312,7 +355,8 @@ func TestCanceledRequestsEndTheSession(t *testing.T) {
 	})
 }
 
-// A client that leaves says so with a POST, and its GET ends with a noop.
+// Section "Protocol", the packet "close": a client that leaves says so with a POST, and its
+// GET ends with a noop.
 func TestAClientCloses(t *testing.T) {
 	t.Parallel()
 	bubble(t, Options{}, note, func(h *harness) {

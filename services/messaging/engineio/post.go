@@ -21,7 +21,13 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request, c *Conn) {
 	defer releaseBuffer(payload)
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Time{}) // as for a poll
-	switch err := readBody(r, c, payload); {
+	came := &body{Reader: r.Body, conn: c}
+	defer came.forget()
+	switch err := readBody(r, came, payload); {
+	case errors.Is(err, errTooMuch):
+		c.endPost(p, TransportError, err)
+		s.refuse(w, r, &crowded)
+		return
 	case errors.Is(err, errTooLarge):
 		c.endPost(p, TransportError, err)
 		s.failWith(w, r, http.StatusRequestEntityTooLarge, CodeBadRequest, "Payload too large")
@@ -78,15 +84,15 @@ func (c *Conn) endPost(p *polling, reason Reason, err error) {
 }
 
 // readBody reads a payload.
-func readBody(r *http.Request, c *Conn, payload *bytes.Buffer) error {
-	limit := c.maxPayload()
+func readBody(r *http.Request, came *body, payload *bytes.Buffer) error {
+	limit := came.conn.maxPayload()
 	// The stock client reckons with a little less than base64 takes, when it decides
 	// what fits.
 	most := int64(limit + limit/256)
 	if r.ContentLength > most {
 		return errTooLarge
 	}
-	n, err := payload.ReadFrom(io.LimitReader(&body{r.Body, c}, most+1))
+	n, err := payload.ReadFrom(io.LimitReader(came, most+1))
 	switch {
 	case err != nil:
 		return err //nolint:wrapcheck // for ourselves
@@ -101,19 +107,33 @@ func holdsBase64(payload []byte) bool {
 	return payload[0] == binaryPrefix || bytes.Contains(payload, []byte{separator, binaryPrefix})
 }
 
-// body notes that something came.
+// body notes that something came, and counts it for Options.MaxReading.
 type body struct {
 	io.Reader
 	conn *Conn
+	came int // bytes
+	held int // those that count
 }
+
+// heldFreely is how large a body may be that does not count.
+const heldFreely = 4 << 10
 
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
 	if n > 0 {
 		b.conn.lastRead.Store(time.Now().UnixNano())
 	}
+	b.came += n
+	if more := b.came - heldFreely - b.held; more > 0 {
+		if !b.conn.server.reading.Take(more) {
+			return 0, errTooMuch
+		}
+		b.held += more
+	}
 	return n, err //nolint:wrapcheck // of the reader
 }
+
+func (b *body) forget() { b.conn.server.reading.Give(b.held) }
 
 // deliverPayload handles the packets of a POST. It is false if the session is
 // broken.

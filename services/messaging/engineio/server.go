@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/marketplane/marketplane/services/internal/budget"
 	"github.com/marketplane/marketplane/services/internal/wheel"
 	"github.com/marketplane/marketplane/services/internal/wsconn"
 )
@@ -20,6 +21,7 @@ type Server struct {
 	options Options
 	open    func(c *Conn, r *http.Request) Handler
 	group   *wsconn.Group
+	reading *budget.Budget // of Options.MaxReading
 	wheel   *wheel.Wheel
 	epoch   time.Time
 	started atomic.Bool
@@ -60,11 +62,14 @@ const controlRoom = 16
 // not return nil.
 func NewServer(options Options, open func(c *Conn, r *http.Request) Handler) *Server {
 	options = options.withDefaults()
+	reading := budget.New(options.MaxReading)
 	s := &Server{
 		options: options,
 		open:    open,
+		reading: reading,
 		group: wsconn.NewGroup(wsconn.Options{
 			MaxMessage:     options.MaxPayload,
+			Reading:        reading,
 			MaxQueued:      options.MaxQueued + controlRoom,
 			WriteTimeout:   options.WriteTimeout,
 			MessageTimeout: options.MessageTimeout,
@@ -141,10 +146,12 @@ func (s *Server) enter() bool {
 	return true
 }
 
-// What refuses sessions when the server takes none.
+// What refuses sessions when the server takes none, and a POST when others take too
+// much.
 var (
 	shuttingDown = Refusal{Status: http.StatusServiceUnavailable, Message: "Server shutting down", RetryAfter: time.Second}
 	full         = Refusal{Status: http.StatusServiceUnavailable, Message: "Too many sessions", RetryAfter: 10 * time.Second}
+	crowded      = Refusal{Status: http.StatusServiceUnavailable, Message: "Too many large messages at once", RetryAfter: time.Second}
 )
 
 // admit counts a session that is about to begin, or answers that it must not.

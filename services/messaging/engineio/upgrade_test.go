@@ -55,8 +55,8 @@ func TestAnUpgradeInOneGo(t *testing.T) {
 	s.want("4hello")
 }
 
-// Until "5", packets go out with polls; a poll for which there are none ends soon, at
-// once if it began before.
+// Section "Upgrade": until "5", packets go out with polls; a poll for which there are none
+// ends soon, at once if it began before.
 func TestPollsDuringAnUpgrade(t *testing.T) {
 	t.Parallel()
 	bubble(t, Options{}, echo, func(h *harness) {
@@ -110,8 +110,8 @@ func TestAPollThatMeetsTheUpgrade(t *testing.T) {
 	})
 }
 
-// Some clients say "5" while a POST is under way: what it holds is handled before
-// what comes on the WebSocket.
+// Section "Upgrade": some clients say "5" while a POST is under way: what it holds is
+// handled before what comes on the WebSocket.
 func TestAPostThatMeetsTheUpgrade(t *testing.T) {
 	t.Parallel()
 	var pause chan struct{}
@@ -154,7 +154,7 @@ func TestAPostThatMeetsTheUpgrade(t *testing.T) {
 	})
 }
 
-// An upgrade that fails leaves the session as it was, and may be tried again.
+// Section "Upgrade": one that fails leaves the session as it was, and may be tried again.
 func TestUpgradesThatFail(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(s *socketClient){

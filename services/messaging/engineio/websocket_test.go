@@ -139,7 +139,8 @@ func TestClientsWithoutBinaryMessages(t *testing.T) {
 	s.want("3probe", "bAQIDBA==")
 }
 
-// What is no packet, or not a client's, ends the session, with a code that says how.
+// Section "Packet encoding": what is no packet, or not a client's, ends the session, with
+// a code that says how.
 func TestMalformedMessagesEndTheSession(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {

@@ -193,6 +193,13 @@ func (f *Relay) Sockets() int {
 	return len(f.sockets)
 }
 
+// Forwarded is how many sockets and requests are forwarded at this moment.
+func (f *Relay) Forwarded() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.sockets) + f.requests
+}
+
 func (f *Relay) forget(s *socket) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -98,6 +98,7 @@ func TestUpgrade(t *testing.T) {
 	a, b := newPod(t, Options{}, engineio.Options{}), newPod(t, Options{}, engineio.Options{})
 	s, polling := a.begin()
 	waiting := b.pending(polling)
+	until(t, "the poll is forwarded", func() bool { return b.relay.Forwarded() == 1 })
 	ws, _, err := b.dial(polling)
 	if err != nil {
 		t.Fatal(err)
@@ -127,6 +128,7 @@ func TestUpgrade(t *testing.T) {
 	if a.relay.Sockets() != 0 || b.relay.Sockets() != 1 {
 		t.Errorf("%d and %d sockets", a.relay.Sockets(), b.relay.Sockets())
 	}
+	until(t, "the socket alone is forwarded", func() bool { return a.relay.Forwarded() == 0 && b.relay.Forwarded() == 1 })
 	// Polls and second upgrades are the owner's to refuse.
 	if got := b.must("GET", polling, ""); got.status != http.StatusBadRequest {
 		t.Errorf("a poll: %+v", got)

@@ -1,6 +1,8 @@
 package relay
 
 import (
+	"crypto/rand"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"log"
@@ -13,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/marketplane/marketplane/services/client/stockclient"
 	"github.com/marketplane/marketplane/services/messaging/engineio"
@@ -153,6 +157,47 @@ func TestStockClients(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Binary data comes through other processes both ways, in an event and in an
+// acknowledgement, and as large as it may be.
+func TestBinaryOfStockClients(t *testing.T) {
+	pods := make([]*pod, 2)
+	for i := range pods {
+		pods[i] = &pod{t: t}
+		sockets := socketio.NewServer(socketio.Options{})
+		sockets.Of("/").On("in", func(s *socketio.Socket, e socketio.Event) <-chan struct{} {
+			data, _ := e.Args.At(0).Binary()
+			_ = s.Emit("out", data)
+			_ = e.Ack.Send(data)
+			return nil
+		})
+		pods[i].start(listen(t, "127.0.0.1:0"), Options{}, engineio.Options{}, sockets.Open)
+	}
+	address := roundRobin(t, pods)
+	d := stockclient.Start(t, patience)
+	data := make([]byte, 700_000) // in base64 less than a megabyte
+	_, _ = rand.Read(data)
+	binary := map[string]any{"$binary": base64.StdEncoding.EncodeToString(data)}
+	for name, options := range map[string]map[string]any{
+		"upgraded": {}, "polling": {"transports": []string{"polling"}}, "websocket": {"transports": []string{"websocket"}},
+	} {
+		d.Connect(name, address, options)
+		if name == "upgraded" {
+			d.UntilUpgraded(name)
+		}
+		d.Emit(name, "in", binary)
+		for _, what := range []string{"event", "ack"} {
+			h := d.Find(func(h stockclient.Happening) bool { return h.Client == name && h.What == what })
+			if diff := cmp.Diff([]any{any(binary)}, h.Args); diff != "" {
+				t.Errorf("%s: %s (-want +got):\n%.500s", name, what, diff)
+			}
+		}
+		d.Say("disconnect", name)
+	}
+	if n := pods[0].count(forwarded) + pods[1].count(forwarded); n == 0 {
+		t.Error("nothing was forwarded")
 	}
 }
 

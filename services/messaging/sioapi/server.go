@@ -81,6 +81,8 @@ func NewServer(service *messaging.Service, h *hub.Hub, sessions door.Sessions, o
 	}
 	s.sockets = socketio.NewServer(socketio.Options{
 		ConnectTimeout: options.ConnectTimeout, MaxNamespaces: 1, Log: log,
+		// No command has attachments: they only wait to be refused.
+		AttachmentTimeout: 10 * time.Second, MaxHeld: 16 << 20,
 		// With the connection, and not with a socket, of which it may have one after the
 		// other.
 		Facts: func(socketio.Conn, *http.Request) any { return &door.Allowance{} },

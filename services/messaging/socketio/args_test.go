@@ -13,6 +13,7 @@ func testArgs(list string, attachments ...[]byte) Args {
 	return Args{list: []byte(list), attachments: attachments}
 }
 
+// Section "Sending and receiving data": the payload of an event is a list.
 func TestArgs(t *testing.T) {
 	a := testArgs(`1, "two" ,{"three":[4]},null`)
 	if a.Len() != 4 {
@@ -45,6 +46,7 @@ func TestArgs(t *testing.T) {
 	}
 }
 
+// Section "Packet encoding": attachments are where their placeholders are.
 func TestBinaryArgs(t *testing.T) {
 	a := testArgs(`{"_placeholder":true,"num":1},{"file":{"_placeholder":true,"num":0},"name":"x"},"s"`, []byte("zero"), []byte("one"))
 	if data, ok := a.At(0).Binary(); !ok || string(data) != "one" {
@@ -80,6 +82,7 @@ func TestBinaryArgs(t *testing.T) {
 	}
 }
 
+// Section "Packet encoding": binary data leaves placeholders behind.
 func TestEncodeArgs(t *testing.T) {
 	nested, err := NewValue(json.RawMessage(`{"b":{"_placeholder":true,"num":1},"a":{"num":0,"_placeholder":true}}`), []byte("a"), []byte("b"))
 	if err != nil {

@@ -68,6 +68,7 @@ type partial struct {
 	attachments [][]byte
 	missing     int // attachments
 	size        int
+	held        int // bytes that count for Options.MaxHeld
 	timer       *time.Timer
 }
 
@@ -77,7 +78,10 @@ func (c *conn) Message(kind engineio.Kind, message []byte) (pause <-chan struct{
 	if err == nil && complete {
 		pause, err = c.handle(p, attachments)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errTooMuch):
+		c.engine.Close(closeTryAgain, err.Error())
+	case err != nil:
 		c.server.counters.malformed.Add(1)
 		c.server.options.Log.Debug("socketio: a client broke the rules", "error", err)
 		c.engine.Close(closeProtocol, err.Error())
@@ -115,8 +119,11 @@ func (c *conn) expect(text []byte) error {
 	if err != nil {
 		return err
 	}
+	if !c.server.held.Take(len(text)) {
+		return errTooMuch
+	}
 	c.partial = &partial{
-		packet: p, socket: s, missing: p.attachments, size: len(text),
+		packet: p, socket: s, missing: p.attachments, size: len(text), held: len(text),
 		timer: time.AfterFunc(c.server.options.AttachmentTimeout, func() {
 			c.engine.Close(closePolicy, "attachments did not come in time")
 		}),
@@ -125,6 +132,8 @@ func (c *conn) expect(text []byte) error {
 }
 
 const errTooLarge = malformed("it is too large")
+
+var errTooMuch = errors.New("too many attachments at once")
 
 // attach adds an attachment to the packet that waits for it.
 func (c *conn) attach(data []byte) (p packet, attachments [][]byte, complete bool, err error) {
@@ -138,14 +147,24 @@ func (c *conn) attach(data []byte) (p packet, attachments [][]byte, complete boo
 	if c.ignores(b.socket) {
 		b.attachments = nil
 	} else {
+		if !c.server.held.Take(len(data)) {
+			return p, nil, false, errTooMuch
+		}
+		b.held += len(data)
 		b.attachments = append(b.attachments, bytes.Clone(data))
 	}
 	if b.missing--; b.missing > 0 {
 		return p, nil, false, nil
 	}
-	b.timer.Stop()
-	c.partial = nil
+	c.dropPartial()
 	return b.packet, b.attachments, true, nil
+}
+
+// dropPartial ends the wait for attachments.
+func (c *conn) dropPartial() {
+	c.partial.timer.Stop()
+	c.server.held.Give(c.partial.held)
+	c.partial = nil
 }
 
 // ignores says whether what comes for a socket is dropped: it was sent before the
@@ -260,8 +279,7 @@ func (c *conn) Closed(reason engineio.Reason, err error) {
 		c.server.options.Log.Debug("socketio: a connection broke", "reason", reason, "error", err)
 	}
 	if c.partial != nil {
-		c.partial.timer.Stop()
-		c.partial = nil
+		c.dropPartial()
 	}
 	c.mu.Lock()
 	sockets := c.sockets

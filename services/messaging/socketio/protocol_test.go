@@ -281,6 +281,34 @@ func TestViolations(t *testing.T) {
 	}
 }
 
+// Packets that wait for attachments share what they are held in.
+func TestPacketsThatWaitShareABudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const event, limit = `52-["a",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`, 200
+		s := NewServer(Options{MaxHeld: limit})
+		j := keep(s.Of("/"))
+		first, _ := enter(t, s)
+		first.say(event, "bin:"+strings.Repeat("x", limit-2*len(event)))
+		second, _ := enter(t, s)
+		second.say(event)
+		third, _ := enter(t, s)
+		third.say(event)
+		third.wantClosed(1013)
+		third.end(engineio.ForcedClose)
+		second.end(engineio.TransportClose) // which gives back what it held
+		first.say("bin:two")
+		first.wantOpen()
+		j.want(t, "connect", "connect", "connect", "disconnect: forced close", "disconnect: transport close", "a(*)")
+		first.end(engineio.TransportClose)
+		if n := s.held.Left(); n != limit {
+			t.Errorf("%d are left in the end", n)
+		}
+		if n := s.Stats().Malformed; n != 0 {
+			t.Errorf("%d packets count as malformed", n)
+		}
+	})
+}
+
 // Section "Sending and receiving data".
 func TestEvents(t *testing.T) {
 	t.Run("to their handlers", func(t *testing.T) {

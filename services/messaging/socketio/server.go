@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/marketplane/marketplane/services/internal/budget"
 	"github.com/marketplane/marketplane/services/messaging/engineio"
 )
 
@@ -42,6 +43,10 @@ type Options struct {
 	// of them: 1,000,000. How large each may be is the transport's. A connection holds
 	// one packet at most: while its attachments come, or while OnConnect runs.
 	MaxPacket int
+	// MaxHeld is how many bytes of packets may wait for the rest of their attachments,
+	// those of all connections: 64 times MaxPacket. A client who finds nothing left is
+	// closed (1013), to come back.
+	MaxHeld int
 	// MaxRooms is how many rooms a socket may be in: 1000.
 	MaxRooms int
 	// MaxAcks is how many acknowledgements of a socket's may be waited for: 256.
@@ -86,6 +91,9 @@ func (o Options) withDefaults() Options {
 			*d.value = d.standard
 		}
 	}
+	if o.MaxHeld == 0 {
+		o.MaxHeld = 64 * o.MaxPacket
+	}
 	if o.Facts == nil {
 		o.Facts = func(Conn, *http.Request) any { return nil }
 	}
@@ -101,6 +109,7 @@ type Server struct {
 	options  Options
 	admitter *admitter
 	counters counters
+	held     *budget.Budget // of Options.MaxHeld
 
 	serving    atomic.Bool // nothing is set up any more
 	namespaces map[string]*Namespace
@@ -114,6 +123,7 @@ func NewServer(options Options) *Server {
 		admitter:   &admitter{limit: o.MaxConnecting},
 		namespaces: make(map[string]*Namespace),
 		counters:   counters{disconnects: make(map[Reason]int64)},
+		held:       budget.New(o.MaxHeld),
 	}
 }
 
