@@ -3,7 +3,7 @@ package budget
 
 import "sync/atomic"
 
-// Budget is how many bytes may still be taken. It is safe for concurrent use.
+// Budget is how many bytes may still be held. It is safe for concurrent use.
 type Budget struct{ left atomic.Int64 }
 
 // New makes a budget.
@@ -13,17 +13,35 @@ func New(bytes int) *Budget {
 	return b
 }
 
-// Take takes bytes, all or none; false if there are not as many.
-func (b *Budget) Take(bytes int) bool {
-	if b.left.Add(-int64(bytes)) >= 0 {
-		return true
-	}
-	b.Give(bytes)
-	return false
+// Left is how many bytes may still be held.
+func (b *Budget) Left() int { return int(b.left.Load()) }
+
+// Hold begins to hold something, whose first bytes, as many as free, do not count.
+func (b *Budget) Hold(free int) Hold { return Hold{budget: b, free: free} }
+
+// Hold is what one holds of a budget. It is for one goroutine at a time.
+type Hold struct {
+	budget      *Budget
+	free, bytes int
 }
 
-// Give gives bytes back that were taken.
-func (b *Budget) Give(bytes int) { b.left.Add(int64(bytes)) }
+// Grow holds size bytes, what is held already included. It is false, and what is held
+// stays as it was, if the budget has not as many.
+func (h *Hold) Grow(size int) bool {
+	more := size - h.free - h.bytes
+	if more <= 0 {
+		return true
+	}
+	if h.budget.left.Add(-int64(more)) < 0 {
+		h.budget.left.Add(int64(more))
+		return false
+	}
+	h.bytes += more
+	return true
+}
 
-// Left is how many bytes may be taken at this moment.
-func (b *Budget) Left() int { return int(b.left.Load()) }
+// Release gives back everything.
+func (h *Hold) Release() {
+	h.budget.left.Add(int64(h.bytes))
+	h.bytes = 0
+}

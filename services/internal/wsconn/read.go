@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/marketplane/marketplane/services/internal/budget"
 )
 
 // errClosing ends the reading of messages.
@@ -111,25 +113,10 @@ func (c *Conn) receive() (pause <-chan struct{}, err error) {
 		return nil, err //nolint:wrapcheck // for ourselves
 	}
 	c.in.within = true
-	message := newBuffer()
-	held := 0
-	defer func() {
-		message.release()
-		c.group.options.Reading.Give(held)
-	}()
-	// hold counts what the message is held in.
-	hold := func() bool {
-		more := cap(message.b) - heldFreely - held
-		if more <= 0 {
-			return true
-		}
-		if !c.group.options.Reading.Take(more) {
-			return false
-		}
-		held += more
-		return true
-	}
-	switch err := message.read(r, c.maxMessage(), hold); {
+	message, hold := newBuffer(), c.group.options.Reading.Hold(heldFreely)
+	defer hold.Release()
+	defer message.release()
+	switch err := message.read(r, c.maxMessage(), &hold); {
 	case errors.Is(err, errTooLarge):
 		c.handler.TooLarge()
 		return make(chan struct{}), nil // until it is closing
@@ -227,14 +214,14 @@ var (
 // heldFreely is how large a message may be that does not count for Options.Reading.
 const heldFreely = 4 << 10
 
-// read reads a message. It asks hold about each new capacity.
-func (b *buffer) read(r io.Reader, most int, hold func() bool) error {
-	if !hold() { // it was used before, for a large message
+// read reads a message, in capacity that is held.
+func (b *buffer) read(r io.Reader, most int, hold *budget.Hold) error {
+	if !hold.Grow(cap(b.b)) { // it was used before, for a large message
 		b.b = make([]byte, 0, heldFreely)
 	}
 	for {
 		if len(b.b) == cap(b.b) {
-			if b.b = append(b.b, 0)[:len(b.b)]; !hold() {
+			if b.b = append(b.b, 0)[:len(b.b)]; !hold.Grow(cap(b.b)) {
 				return errTooMuch
 			}
 		}

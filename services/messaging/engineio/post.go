@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/marketplane/marketplane/services/internal/budget"
 )
 
 // post serves a POST (section "Sending data").
@@ -21,8 +23,8 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request, c *Conn) {
 	defer releaseBuffer(payload)
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Time{}) // as for a poll
-	came := &body{Reader: r.Body, conn: c}
-	defer came.forget()
+	came := &body{Reader: r.Body, conn: c, hold: s.reading.Hold(heldFreely)}
+	defer came.hold.Release()
 	switch err := readBody(r, came, payload); {
 	case errors.Is(err, errTooMuch):
 		c.endPost(p, TransportError, err)
@@ -112,7 +114,7 @@ type body struct {
 	io.Reader
 	conn *Conn
 	came int // bytes
-	held int // those that count
+	hold budget.Hold
 }
 
 // heldFreely is how large a body may be that does not count.
@@ -123,17 +125,11 @@ func (b *body) Read(p []byte) (int, error) {
 	if n > 0 {
 		b.conn.lastRead.Store(time.Now().UnixNano())
 	}
-	b.came += n
-	if more := b.came - heldFreely - b.held; more > 0 {
-		if !b.conn.server.reading.Take(more) {
-			return 0, errTooMuch
-		}
-		b.held += more
+	if b.came += n; !b.hold.Grow(b.came) {
+		return 0, errTooMuch
 	}
 	return n, err //nolint:wrapcheck // of the reader
 }
-
-func (b *body) forget() { b.conn.server.reading.Give(b.held) }
 
 // deliverPayload handles the packets of a POST. It is false if the session is
 // broken.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/marketplane/marketplane/services/internal/budget"
 	"github.com/marketplane/marketplane/services/messaging/engineio"
 )
 
@@ -68,7 +69,7 @@ type partial struct {
 	attachments [][]byte
 	missing     int // attachments
 	size        int
-	held        int // bytes that count for Options.MaxHeld
+	hold        budget.Hold
 	timer       *time.Timer
 }
 
@@ -119,11 +120,12 @@ func (c *conn) expect(text []byte) error {
 	if err != nil {
 		return err
 	}
-	if !c.server.held.Take(len(text)) {
+	hold := c.server.held.Hold(0)
+	if !hold.Grow(len(text)) {
 		return errTooMuch
 	}
 	c.partial = &partial{
-		packet: p, socket: s, missing: p.attachments, size: len(text), held: len(text),
+		packet: p, socket: s, missing: p.attachments, size: len(text), hold: hold,
 		timer: time.AfterFunc(c.server.options.AttachmentTimeout, func() {
 			c.engine.Close(closePolicy, "attachments did not come in time")
 		}),
@@ -147,10 +149,9 @@ func (c *conn) attach(data []byte) (p packet, attachments [][]byte, complete boo
 	if c.ignores(b.socket) {
 		b.attachments = nil
 	} else {
-		if !c.server.held.Take(len(data)) {
+		if !b.hold.Grow(b.size) {
 			return p, nil, false, errTooMuch
 		}
-		b.held += len(data)
 		b.attachments = append(b.attachments, bytes.Clone(data))
 	}
 	if b.missing--; b.missing > 0 {
@@ -163,7 +164,7 @@ func (c *conn) attach(data []byte) (p packet, attachments [][]byte, complete boo
 // dropPartial ends the wait for attachments.
 func (c *conn) dropPartial() {
 	c.partial.timer.Stop()
-	c.server.held.Give(c.partial.held)
+	c.partial.hold.Release()
 	c.partial = nil
 }
 
