@@ -89,13 +89,14 @@ func TestEmptyTemplateChangesNothing(t *testing.T) {
 // Messaging has as many threads as whole processors that it is given, or what its
 // template says.
 func TestProcessorsOfMessaging(t *testing.T) {
+	const asked = "template: {env: [{name: GOMAXPROCS, value: '6'}]}"
 	for spec, want := range map[string]string{
-		"":                                    "1", // of 100m
+		"resources: {}":                       "1",
 		"resources: {requests: {cpu: 1}}":     "1",
 		"resources: {requests: {cpu: 1100m}}": "2",
 		"resources: {limits: {cpu: 3500m}}":   "4",
 		"resources: {limits: {memory: 2Gi}}":  "1",
-		"template: {env: [{name: GOMAXPROCS, value: '6'}]}": "6",
+		asked:                                 "6",
 	} {
 		var got []string
 		for _, v := range deployment(t, "messaging: {"+spec+"}", contract.ComponentMessaging).Spec.Template.Spec.Containers[0].Env {
