@@ -54,6 +54,7 @@ func TestMetricsOfMarketplaces(t *testing.T) {
 		"marketplace_generations_behind{marketplace=shop}",
 		"marketplace_info{marketplace=shop,paused=false,version=" + m.Status.Version + "}",
 		"marketplace_messaging_connections{marketplace=shop,state=draining}",
+		"marketplace_messaging_connections{marketplace=shop,state=forwarded}",
 		"marketplace_messaging_connections{marketplace=shop,state=live}",
 		"marketplace_messaging_connections{marketplace=shop,state=pending}",
 		"marketplace_messaging_max_replicas{marketplace=shop}",
