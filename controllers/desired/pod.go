@@ -76,8 +76,8 @@ func memoryLimit(r *corev1ac.ResourceRequirementsApplyConfiguration) *corev1ac.E
 	return env("GOMEMLIMIT", strconv.FormatInt(limit.Value()/10*9, 10))
 }
 
-// processors is GOMAXPROCS: as many whole processors as the container is given. Who
-// asks for more in the template gets that.
+// processors is GOMAXPROCS: as many whole processors as the container is given, unless
+// the template says another number: a variable may be there only once.
 func processors(r *corev1ac.ResourceRequirementsApplyConfiguration, set *v1alpha1.PodTemplate) []*corev1ac.EnvVarApplyConfiguration {
 	const variable = "GOMAXPROCS"
 	if set != nil && slices.ContainsFunc(set.Env, func(v v1alpha1.EnvVar) bool { return v.Name == variable }) {

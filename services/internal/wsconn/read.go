@@ -113,7 +113,7 @@ func (c *Conn) receive() (pause <-chan struct{}, err error) {
 		return nil, err //nolint:wrapcheck // for ourselves
 	}
 	c.in.within = true
-	message, hold := newBuffer(), c.group.options.Reading.Hold(heldFreely)
+	message, hold := newBuffer(), c.group.options.Reading.Hold(HeldFreely)
 	defer hold.Release()
 	defer message.release()
 	switch err := message.read(r, c.maxMessage(), &hold); {
@@ -211,13 +211,13 @@ var (
 	errTooMuch  = errors.New("too many large messages at once")
 )
 
-// heldFreely is how large a message may be that does not count for Options.Reading.
-const heldFreely = 4 << 10
+// HeldFreely is how large a message may be that does not count for Options.Reading.
+const HeldFreely = 4 << 10
 
 // read reads a message, in capacity that is held.
 func (b *buffer) read(r io.Reader, most int, hold *budget.Hold) error {
 	if !hold.Grow(cap(b.b)) { // it was used before, for a large message
-		b.b = make([]byte, 0, heldFreely)
+		b.b = make([]byte, 0, HeldFreely)
 	}
 	for {
 		if len(b.b) == cap(b.b) {

@@ -373,6 +373,20 @@ func (c *client) post(body string) answer {
 	return c.request(http.MethodPost, c.query(Polling), body)
 }
 
+// postSlowly posts what is written, and answers once that is all.
+func (c *client) postSlowly() (write *io.PipeWriter, posted <-chan answer) {
+	body, write := io.Pipe()
+	got := make(chan answer, 1)
+	go func() {
+		a, err := c.do(c.ctx, http.MethodPost, c.query(Polling), body, nil)
+		if err != nil {
+			a.body = err.Error()
+		}
+		got <- a
+	}()
+	return write, got
+}
+
 // wantGone says that the session is not known any more, and how it ended.
 func (c *client) wantGone(reason Reason) {
 	c.t.Helper()

@@ -180,12 +180,7 @@ func TestLargePayloadsShareABudget(t *testing.T) {
 	bubble(t, Options{MaxReading: 10_000}, note, func(h *harness) {
 		large := "4" + strings.Repeat("x", 12_000)
 		slow := h.poll()
-		body, write := io.Pipe()
-		posted := make(chan answer, 1)
-		go func() {
-			a, _ := slow.do(h.ctx, http.MethodPost, slow.query(Polling), body, nil)
-			posted <- a
-		}()
+		write, posted := slow.postSlowly()
 		_, _ = io.WriteString(write, large[:11_000])
 		synctest.Wait()
 
@@ -235,12 +230,7 @@ func TestASecondPostEndsTheSession(t *testing.T) {
 		t.Parallel()
 		bubble(t, Options{}, note, func(h *harness) {
 			c := h.poll()
-			body, write := io.Pipe()
-			first := make(chan answer, 1)
-			go func() {
-				a, _ := c.do(h.ctx, http.MethodPost, c.query(Polling), body, nil)
-				first <- a
-			}()
+			write, first := c.postSlowly()
 			_, _ = write.Write([]byte("4a"))
 			synctest.Wait()
 			wantError(t, c.post("4b"), http.StatusBadRequest, CodeBadRequest)
@@ -305,12 +295,7 @@ func TestCanceledRequestsEndTheSession(t *testing.T) {
 		t.Parallel()
 		bubble(t, Options{}, note, func(h *harness) {
 			c := h.poll()
-			body, write := io.Pipe()
-			gone := make(chan error, 1)
-			go func() {
-				_, err := c.do(h.ctx, http.MethodPost, c.query(Polling), body, nil)
-				gone <- err
-			}()
+			write, gone := c.postSlowly()
 			_, _ = write.Write([]byte("4a"))
 			_ = write.CloseWithError(errors.New("changed my mind"))
 			<-gone
@@ -322,12 +307,7 @@ func TestCanceledRequestsEndTheSession(t *testing.T) {
 		bubble(t, Options{MessageTimeout: 7 * time.Second}, note, func(h *harness) {
 			c := h.poll()
 			start := time.Now()
-			body, write := io.Pipe()
-			gone := make(chan answer, 1)
-			go func() {
-				a, _ := c.do(h.ctx, http.MethodPost, c.query(Polling), body, nil)
-				gone <- a
-			}()
+			write, gone := c.postSlowly()
 			_, _ = write.Write([]byte("4a"))
 			<-gone
 			if took := time.Since(start); took != 7*time.Second {

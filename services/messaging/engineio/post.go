@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/marketplane/marketplane/services/internal/budget"
+	"github.com/marketplane/marketplane/services/internal/wsconn"
 )
 
 // post serves a POST (section "Sending data").
@@ -23,7 +24,7 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request, c *Conn) {
 	defer releaseBuffer(payload)
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Time{}) // as for a poll
-	came := &body{Reader: r.Body, conn: c, hold: s.reading.Hold(heldFreely)}
+	came := &body{Reader: r.Body, conn: c, hold: s.reading.Hold(wsconn.HeldFreely)}
 	defer came.hold.Release()
 	switch err := readBody(r, came, payload); {
 	case errors.Is(err, errTooMuch):
@@ -116,9 +117,6 @@ type body struct {
 	came int // bytes
 	hold budget.Hold
 }
-
-// heldFreely is how large a body may be that does not count.
-const heldFreely = 4 << 10
 
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
