@@ -4,8 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
-	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
 
 	"github.com/marketplane/marketplane/api/contract"
@@ -14,6 +13,13 @@ import (
 // ClientID is the "client_id" of tokens (RFC 9068 requires one): the
 // marketplace's own apps are one client.
 const ClientID = "marketplane"
+
+// issued is what a token claims, with its one audience as a string (RFC 7519, section
+// 4.1.3).
+type issued struct {
+	Claims
+	Audience string `json:"aud"`
+}
 
 // Signer issues access tokens.
 type Signer struct {
@@ -34,30 +40,27 @@ func (s *Signer) Sign(user, session uuid.UUID) (token string, expires time.Time,
 	if err != nil {
 		return "", time.Time{}, err
 	}
-	signer, err := jose.NewSigner(
-		jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key.Private(), KeyID: key.ID}},
-		(&jose.SignerOptions{}).WithType(TokenType),
-	)
-	if err != nil {
-		return "", time.Time{}, fmt.Errorf("sign access token: %w", err)
-	}
 	id, err := uuid.NewV7()
 	if err != nil {
 		return "", time.Time{}, fmt.Errorf("make a token id: %w", err)
 	}
 	expires = now.Add(AccessTokenLife).Truncate(time.Second)
-	token, err = jwt.Signed(signer).Claims(Claims{
-		Claims: jwt.Claims{
-			Issuer:   s.issuer,
-			Subject:  user.String(),
-			Audience: jwt.Audience{s.issuer},
-			Expiry:   jwt.NewNumericDate(expires),
-			IssuedAt: jwt.NewNumericDate(now),
-			ID:       id.String(),
+	unsigned := jwt.NewWithClaims(jwt.SigningMethodES256, issued{
+		Audience: s.issuer,
+		Claims: Claims{
+			RegisteredClaims: jwt.RegisteredClaims{
+				Issuer:    s.issuer,
+				Subject:   user.String(),
+				ExpiresAt: jwt.NewNumericDate(expires),
+				IssuedAt:  jwt.NewNumericDate(now),
+				ID:        id.String(),
+			},
+			ClientID:  ClientID,
+			SessionID: session.String(),
 		},
-		ClientID:  ClientID,
-		SessionID: session.String(),
-	}).Serialize()
+	})
+	unsigned.Header["typ"], unsigned.Header["kid"] = TokenType, key.ID
+	token, err = unsigned.SignedString(key.Private())
 	if err != nil {
 		return "", time.Time{}, fmt.Errorf("sign access token: %w", err)
 	}

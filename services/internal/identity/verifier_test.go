@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+	gojwt "github.com/golang-jwt/jwt/v5"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
@@ -193,7 +194,8 @@ func TestVerifyRefusesForgeries(t *testing.T) {
 		"no kid":                          signedBy(f.key, ""),
 		"a key that it brings itself":     withKey,
 		"JSON serialization":              `{"payload":"` + parts[1] + `","protected":"` + parts[0] + `","signature":"` + parts[2] + `"}`,
-		"an unknown critical header":      encode(`{"alg":"ES256","typ":"at+jwt","crit":["x"],"x":1,"kid":"`+f.key.ID+`"}`) + "." + parts[1] + "." + parts[2],
+		"an unknown critical header":      f.critical(t),
+		"too long":                        f.good(t, map[string]any{"x": strings.Repeat("x", 4096)}),
 		"payload is no JSON":              f.signRaw(t, "claims"),
 		"payload is null":                 f.signRaw(t, "null"),
 		"payload is a list":               f.signRaw(t, "[]"),
@@ -207,6 +209,24 @@ func TestVerifyRefusesForgeries(t *testing.T) {
 	if public.Curve != elliptic.P256() {
 		t.Fatal("the forge does not use P-256")
 	}
+}
+
+// critical makes a token that is good but for a header that must be understood.
+func (f *forge) critical(t testing.TB) string {
+	t.Helper()
+	token := gojwt.NewWithClaims(gojwt.SigningMethodES256, gojwt.MapClaims(f.claims(nil)))
+	token.Header["typ"], token.Header["kid"] = identity.TokenType, f.key.ID
+	if signed, err := token.SignedString(f.key.Private()); err != nil {
+		t.Fatal(err)
+	} else if _, err := f.verifier().Verify(t.Context(), signed); err != nil {
+		t.Fatalf("without it: %v", err)
+	}
+	token.Header["crit"], token.Header["x"] = []string{"x"}, 1
+	signed, err := token.SignedString(f.key.Private())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signed
 }
 
 func (f *forge) signRaw(t testing.TB, payload string) string {
@@ -260,6 +280,10 @@ func TestSignedTokensVerify(t *testing.T) {
 		parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
 		if err != nil || parsed.Headers[0].KeyID != want {
 			t.Errorf("signed with %s (%v), want %s", parsed.Headers[0].KeyID, err, want)
+		}
+		var claims map[string]any
+		if err := parsed.UnsafeClaimsWithoutVerification(&claims); err != nil || claims["aud"] != issuer {
+			t.Errorf("claims %v (%v), want the audience %q", claims, err, issuer)
 		}
 		f.now = next.ActivatesAt
 	}
