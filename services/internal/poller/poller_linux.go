@@ -8,10 +8,13 @@ import (
 	"syscall"
 )
 
+// edgeTriggered is EPOLLET, whose sign is wrong in syscall.
+const edgeTriggered = 1 << 31
+
 // Poller watches (epoll(7)). It waits in Go's own poller, which can watch a
 // poller. T is what the program has for a connection.
 type Poller[T any] struct {
-	wake func(*T)
+	wake func(c *T, hungUp bool)
 	file *os.File
 	raw  syscall.RawConn
 	fd   int
@@ -21,10 +24,11 @@ type Poller[T any] struct {
 	conns []*T // by their file descriptors
 }
 
-// New makes a poller, or nil where there is none. wake is called from one
-// goroutine; it must not block, and may hear late of a connection that nobody
-// watches any more.
-func New[T any](wake func(*T)) (*Poller[T], error) {
+// New makes a poller, or nil where there is none. wake is told whether the peer has
+// said its last, which may come together with other news, and is not told of again.
+// It is called from one goroutine; it must not block, and may hear late of a
+// connection that nobody watches any more.
+func New[T any](wake func(c *T, hungUp bool)) (*Poller[T], error) {
 	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
@@ -47,22 +51,19 @@ func (p *Poller[T]) Stop() {
 	<-p.done
 }
 
-// Watch wakes the connection with a file descriptor, once, when there is something
-// to read, or the end of it. The first call for a connection says so. The caller
-// sees to it that the connection is not closed at the same time.
-func (p *Poller[T]) Watch(fd int32, c *T, first bool) error {
-	op := syscall.EPOLL_CTL_MOD
-	if first {
-		op = syscall.EPOLL_CTL_ADD
-		p.mu.Lock()
-		for len(p.conns) <= int(fd) {
-			p.conns = append(p.conns, nil)
-		}
-		p.conns[fd] = c
-		p.mu.Unlock()
+// Watch wakes the connection with a file descriptor whenever something more is there
+// to read, or the end of it; what is there already counts. It may be told of what it
+// has read meanwhile. The caller sees to it that the connection is not closed at the
+// same time.
+func (p *Poller[T]) Watch(fd int32, c *T) error {
+	p.mu.Lock()
+	for len(p.conns) <= int(fd) {
+		p.conns = append(p.conns, nil)
 	}
-	event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT, Fd: fd}
-	if err := syscall.EpollCtl(p.fd, op, int(fd), &event); err != nil {
+	p.conns[fd] = c
+	p.mu.Unlock()
+	event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | edgeTriggered, Fd: fd}
+	if err := syscall.EpollCtl(p.fd, syscall.EPOLL_CTL_ADD, int(fd), &event); err != nil {
 		return fmt.Errorf("epoll_ctl: %w", err)
 	}
 	return nil
@@ -102,7 +103,7 @@ func (p *Poller[T]) run() {
 		p.mu.Unlock()
 		for i, c := range ready[:n] {
 			if c != nil { // a late word of one that is gone
-				p.wake(c)
+				p.wake(c, events[i].Events&^syscall.EPOLLIN != 0)
 			}
 			ready[i] = nil
 		}

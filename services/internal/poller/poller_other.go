@@ -7,13 +7,13 @@ package poller
 type Poller[T any] struct{}
 
 // New makes none.
-func New[T any](func(*T)) (*Poller[T], error) { return nil, nil } //nolint:nilnil // there is none
+func New[T any](func(*T, bool)) (*Poller[T], error) { return nil, nil } //nolint:nilnil // there is none
 
 // Stop does nothing.
 func (*Poller[T]) Stop() {}
 
 // Watch does nothing.
-func (*Poller[T]) Watch(int32, *T, bool) error { return nil }
+func (*Poller[T]) Watch(int32, *T) error { return nil }
 
 // Forget does nothing.
 func (*Poller[T]) Forget(int32, *T) {}

@@ -12,7 +12,7 @@ import (
 type watched struct {
 	net.Conn
 	fd   int32
-	news chan struct{}
+	news chan bool // whether it has ended
 }
 
 func pair(t *testing.T) (mine *watched, theirs net.Conn) {
@@ -31,7 +31,7 @@ func pair(t *testing.T) (mine *watched, theirs net.Conn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	mine = &watched{Conn: c, news: make(chan struct{}, 10)}
+	mine = &watched{Conn: c, news: make(chan bool, 10)}
 	raw, err := c.(syscall.Conn).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
@@ -42,55 +42,57 @@ func pair(t *testing.T) (mine *watched, theirs net.Conn) {
 	return mine, theirs
 }
 
-func (w *watched) want(t *testing.T) {
+func (w *watched) want(t *testing.T, ended bool) {
 	t.Helper()
 	select {
-	case <-w.news:
+	case got := <-w.news:
+		if got != ended {
+			t.Errorf("ended: %t, want %t", got, ended)
+		}
 	case <-time.After(20 * time.Second):
 		t.Fatal("nobody is woken")
 	}
 }
 
-func TestEachWatchWakesOnce(t *testing.T) {
+func TestWatchedConnectionsAreWoken(t *testing.T) {
 	t.Parallel()
-	p, err := New(func(w *watched) { w.news <- struct{}{} })
+	p, err := New(func(w *watched, ended bool) { w.news <- ended })
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Stop()
-	a, theirs := pair(t)
-	other, others := pair(t)
-	watch := func(w *watched, first bool) {
-		if err := p.Watch(w.fd, w, first); err != nil {
+	watch := func(w *watched) {
+		if err := p.Watch(w.fd, w); err != nil {
 			t.Fatal(err)
 		}
 	}
-	watch(a, true)
+	a, theirs := pair(t)
 	_, _ = theirs.Write([]byte("a"))
-	a.want(t)
-	_, _ = theirs.Write([]byte("b")) // of which it does not tell
-	watch(other, true)
+	watch(a) // what is there already counts
+	a.want(t, false)
+	_, _ = theirs.Write([]byte("b")) // and more of it, though nobody has read
+	a.want(t, false)
+
+	other, others := pair(t)
+	watch(other)
 	_, _ = others.Write([]byte("c"))
-	other.want(t)
+	other.want(t, false)
 	if len(a.news) != 0 {
-		t.Error("woken twice")
+		t.Error("woken without news")
 	}
-	watch(a, false) // what is there already counts
-	a.want(t)
-	_, _ = a.Read(make([]byte, 10))
-	watch(a, false)
-	_ = theirs.Close() // and the end does
-	a.want(t)
+	_ = theirs.Close() // and the end
+	a.want(t, true)
 
 	p.Forget(other.fd, a) // another one has the descriptor
-	watch(other, false)
-	other.want(t)
+	_, _ = others.Write([]byte("d"))
+	other.want(t, false)
 	p.Forget(other.fd, other)
-	watch(other, false)
+	_, _ = others.Write([]byte("e"))
 	late, last := pair(t)
-	watch(late, true)
-	_, _ = last.Write([]byte("d"))
-	late.want(t)
+	_, _ = last.Write([]byte("f"))
+	_ = last.Close()
+	watch(late)
+	late.want(t, true) // both at once
 	if len(other.news) != 0 {
 		t.Error("woken after it was forgotten")
 	}

@@ -103,7 +103,7 @@ func (c *Conn) attach(nc net.Conn) {
 			_ = raw.Control(func(fd uintptr) { c.fd = int32(fd) }) //nolint:gosec // G115: it is one; on what is closed, nothing is read
 		}
 	}
-	if tcp, ok := nc.(*net.TCPConn); ok {
+	if tcp, ok := nc.(interface{ SetWriteBuffer(bytes int) error }); ok {
 		// The kernel would take megabytes for a peer that reads nothing.
 		_ = tcp.SetWriteBuffer(c.group.options.MaxQueued) // it works without
 	}

@@ -61,8 +61,10 @@ type Conn struct {
 	raw     syscall.RawConn // nil if the socket has no file descriptor
 	fd      int32
 	resting bool  // the poller waits for the peer, and nobody else; under mu
+	stirred bool  // there was more to read since somebody began to; under mu
 	next    *Conn // in the group's list, under its mu
 
+	hungUp   atomic.Bool  // the peer has said its last, which may wait to be read
 	lastRead atomic.Int64 // Unix nanoseconds
 	most     atomic.Int32 // bytes of a message, if that is less than the group's; 0 if not
 	in       input        // the worker's
@@ -98,9 +100,7 @@ func (c *Conn) maxMessage() int {
 func (c *Conn) Start() {
 	c.group.running.Add(1)
 	c.in.try = c.readable
-	c.mu.Lock()
-	c.kick() // the answer to the handshake
-	c.mu.Unlock()
+	c.Uncork() // the answer to the handshake
 	if c.watched() && c.in.len() == 0 {
 		if resting, err := c.rest(); resting && err == nil {
 			return

@@ -183,6 +183,72 @@ func TestAHandlerThatWaitsUncorks(t *testing.T) {
 	close(release)
 }
 
+// What follows the wait goes out together, at the end.
+func TestAHandlerThatHasWaitedCorksAgain(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, Options{}, func(c *Conn, _ Kind, _ []byte) <-chan struct{} {
+		c.Uncork()
+		c.Cork()
+		for _, part := range []string{"answer ", "and ", "more"} {
+			_ = c.Join(Now, []byte(part))
+			c.mu.Lock()
+			if c.writing {
+				t.Error("it is being written")
+			}
+			c.mu.Unlock()
+		}
+		return nil
+	})
+	r, _ := s.raw()
+	r.write(clientFrame(flagFin|opText, "go"))
+	r.wantFrame(flagFin|opText, "answer and more")
+}
+
+// What comes while a message is being handled is handled next, and so is the end that
+// comes with it, of which the poller tells no more.
+func TestWhatComesMeanwhileIsHandledNext(t *testing.T) {
+	t.Parallel()
+	for name, ends := range map[string]bool{"a message": false, "and the end": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			handling, written := make(chan struct{}, 2), make(chan struct{})
+			s := newServer(t, Options{}, func(c *Conn, _ Kind, payload []byte) <-chan struct{} {
+				handling <- struct{}{}
+				<-written
+				for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) { // until the poller has told
+					c.mu.Lock()
+					told := c.stirred && c.hungUp.Load() == ends
+					c.mu.Unlock()
+					if told || string(payload) == "two" {
+						break
+					}
+					if time.Now().After(deadline) {
+						t.Error("the poller does not tell")
+						break
+					}
+				}
+				_ = c.Send(Text, payload)
+				return nil
+			})
+			r, rec := s.raw()
+			r.write(clientFrame(flagFin|opText, "one"))
+			<-handling
+			r.write(clientFrame(flagFin|opText, "two"))
+			if ends {
+				if err := r.conn.(*net.TCPConn).CloseWrite(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			close(written)
+			r.wantFrame(flagFin|opText, "one")
+			r.wantFrame(flagFin|opText, "two")
+			if ends {
+				wait(t, "the end", rec.closed)
+			}
+		})
+	}
+}
+
 func TestAHandlerMayPauseTheReading(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -240,11 +306,15 @@ func TestLargeMessagesShareABudget(t *testing.T) {
 	large := clientFrame(flagFin|opText, strings.Repeat("x", 16_000))
 	first, _ := s.raw()
 	first.write(large[:15_000])
-	for deadline := time.Now().Add(patience); reading.Left() > 12_000; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d are left", reading.Left())
+	await := func(what string, holds func(left int) bool) {
+		t.Helper()
+		for deadline := time.Now().Add(patience); !holds(reading.Left()); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d are left, want %s", reading.Left(), what)
+			}
 		}
 	}
+	await("less", func(left int) bool { return left <= 12_000 })
 	second, rec := s.raw()
 	second.write(large)
 	second.wantClose(1013)
@@ -262,13 +332,7 @@ func TestLargeMessagesShareABudget(t *testing.T) {
 	first.wantFrame(flagFin|opText, strings.Repeat("x", 16_000))
 	third.write(large)
 	third.wantFrame(flagFin|opText, strings.Repeat("x", 16_000))
-	for _, r := range []*raw{first, third} { // whose messages' buffers are given back by then
-		r.write(clientFrame(flagFin|opText, "1"))
-		r.wantFrame(flagFin|opText, "1")
-	}
-	if n := reading.Left(); n != 20_000 {
-		t.Errorf("%d are left in the end", n)
-	}
+	await("all", func(left int) bool { return left == 20_000 }) // soon after the answers
 }
 
 // Peers that send half a message hold nobody else up, however many they are, and

@@ -63,7 +63,8 @@ func (c *Conn) more() (resting bool, err error) {
 // watched says whether somebody else waits for the peer.
 func (c *Conn) watched() bool { return c.raw != nil && c.group.poller != nil }
 
-// rest gives the connection into the poller's hands, unless it is closing.
+// rest gives the connection into the poller's hands, unless it is closing, or the
+// poller has told of more.
 func (c *Conn) rest() (resting bool, err error) {
 	c.in.release()
 	c.mu.Lock()
@@ -71,20 +72,29 @@ func (c *Conn) rest() (resting bool, err error) {
 	if c.closing { // as all that are closed, to whom the file descriptor belongs no more
 		return false, nil
 	}
-	first := !c.in.known
-	c.in.known = true
-	if err := c.group.poller.Watch(c.fd, c, first); err != nil {
-		c.in.failed = err
-		return false, err
+	if c.stirred {
+		c.stirred, c.in.drained = false, false
+		return false, nil
+	}
+	if !c.in.known {
+		c.in.known = true
+		if err := c.group.poller.Watch(c.fd, c); err != nil {
+			c.in.failed = err
+			return false, err
+		}
 	}
 	c.resting = true
 	return true, nil
 }
 
 // wake is called when there is something to read.
-func (c *Conn) wake() {
+func (c *Conn) wake(hungUp bool) {
+	if hungUp {
+		c.hungUp.Store(true)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.stirred = !c.resting
 	c.disturb()
 }
 
@@ -129,7 +139,7 @@ func (c *Conn) receive() (pause <-chan struct{}, err error) {
 	if c.isClosing() {
 		return nil, nil
 	}
-	c.cork()
+	c.Cork()
 	defer c.Uncork()
 	return c.handler.Message(kind, message.b), nil
 }

@@ -85,7 +85,7 @@ type input struct {
 	failed  error // why reading the network failed
 
 	known   bool // to the poller
-	drained bool // the last read took all that was there
+	drained bool // the last read took all that was there, and the poller will tell of more
 
 	try  func(fd uintptr) bool // Conn.readable, bound once
 	wait bool                  // what it does when there is nothing, and its results:
@@ -133,7 +133,7 @@ func (c *Conn) fill(wait bool) error {
 	}
 	switch {
 	case n > 0:
-		in.to, in.drained = n, n < len(in.buf)
+		in.to, in.drained = n, n < len(in.buf) && !c.hungUp.Load()
 		c.lastRead.Store(time.Now().UnixNano())
 		return nil
 	case errors.Is(err, syscall.EAGAIN):

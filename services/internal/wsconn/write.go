@@ -134,15 +134,17 @@ func (c *Conn) claim() bool {
 	return true
 }
 
-// cork leaves the writing to Uncork.
-func (c *Conn) cork() {
+// Cork keeps what is queued until Uncork, or until the message is handled. Only its
+// handler calls it.
+func (c *Conn) Cork() {
 	c.mu.Lock()
 	c.corked = true
 	c.mu.Unlock()
 }
 
 // Uncork writes what was queued while a message is being handled. Handlers that
-// are going to wait call it first: what comes from elsewhere would wait, too.
+// are going to wait call it first, and Cork afterwards: what comes from elsewhere would
+// wait, too.
 func (c *Conn) Uncork() {
 	c.mu.Lock()
 	c.corked = false

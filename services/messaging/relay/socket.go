@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -32,10 +33,12 @@ type side struct {
 	conn   net.Conn
 	raw    syscall.RawConn // nil if the connection has no file descriptor
 	fd     int32
-	known  bool // to the poller
+	known  bool        // to the poller
+	hungUp atomic.Bool // it has said its last, which may wait to be read
 
 	resting bool // the poller waits, and nobody else; under the socket's mu
-	ended   bool // it has said its last; under the socket's mu
+	stirred bool // it has said more since somebody began to copy; under the socket's mu
+	ended   bool // its last was read; under the socket's mu
 	told    bool // that nothing comes any more; under the socket's mu
 }
 
@@ -45,7 +48,7 @@ func (f *Relay) connect(client, owner net.Conn, fromClient, fromOwner []byte) {
 	s := &socket{relay: f}
 	s.client.init(s, &s.owner, client)
 	s.owner.init(s, &s.client, owner)
-	if tcp, ok := client.(*net.TCPConn); ok {
+	if tcp, ok := client.(interface{ SetWriteBuffer(bytes int) error }); ok {
 		_ = tcp.SetWriteBuffer(kernelBuffer) // it works without
 	}
 	if tcp, ok := owner.(*net.TCPConn); ok {
@@ -61,11 +64,7 @@ func (f *Relay) connect(client, owner net.Conn, fromClient, fromOwner []byte) {
 		return
 	}
 	for _, from := range []*side{&s.client, &s.owner} {
-		if from.watched() {
-			s.rest(from)
-		} else {
-			s.run(from)
-		}
+		s.rest(from)
 	}
 	if stopping {
 		s.shut()
@@ -86,16 +85,22 @@ func (d *side) init(s *socket, other *side, conn net.Conn) {
 func (d *side) watched() bool { return d.raw != nil && d.socket.relay.poller != nil }
 
 // wake is called when a side has said something.
-func (d *side) wake() { d.socket.run(d) }
-
-// run has a goroutine copy what a side says, unless one does.
-func (s *socket) run(from *side) {
+func (d *side) wake(hungUp bool) {
+	if hungUp {
+		d.hungUp.Store(true)
+	}
+	s := d.socket
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || from.watched() && !from.resting {
-		return
+	d.stirred = !d.resting
+	if d.resting && !s.closed {
+		d.resting = false
+		s.run(d)
 	}
-	from.resting = false
+}
+
+// run has a goroutine copy what a side says; under mu.
+func (s *socket) run(from *side) {
 	s.relay.running.Add(1)
 	go func() {
 		defer s.relay.running.Done()
@@ -118,8 +123,8 @@ func (s *socket) copy(from *side) (silent bool) {
 				s.close()
 				return false
 			}
-			if n < len(b) && from.watched() {
-				return true // the poller knows if there is more
+			if n < len(b) && from.watched() && !from.hungUp.Load() {
+				return true // the poller will tell of more
 			}
 		case errors.Is(err, syscall.EAGAIN):
 			return true
@@ -133,16 +138,25 @@ func (s *socket) copy(from *side) (silent bool) {
 	}
 }
 
-// rest gives a side into the poller's hands.
+// rest gives a side into the poller's hands, unless that has told of more, or there is
+// no poller.
 func (s *socket) rest(from *side) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed { // the file descriptor belongs to it no more
 		return
 	}
-	first := !from.known
-	from.known, from.resting = true, true
-	if err := s.relay.poller.Watch(from.fd, from, first); err != nil {
+	if from.stirred || !from.watched() {
+		from.stirred = false
+		s.run(from)
+		return
+	}
+	from.resting = true
+	if from.known {
+		return
+	}
+	from.known = true
+	if err := s.relay.poller.Watch(from.fd, from); err != nil {
 		go s.close() // which needs mu
 	}
 }
