@@ -123,7 +123,7 @@ type Hub struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	lookups chan lookup   // links that attach
+	lookups chan *lookup  // links that attach
 	replays chan struct{} // holds a token for each replay that reads the store
 	fills   fillQueue
 	missed  missed
@@ -153,7 +153,7 @@ func New(store Store, bus Bus, options Options, log *slog.Logger, registry prome
 	}
 	h := &Hub{
 		store: store, bus: bus, options: options, log: log,
-		lookups:  make(chan lookup, maxLookups),
+		lookups:  make(chan *lookup, maxLookups),
 		replays:  make(chan struct{}, replayers),
 		fills:    newFillQueue(),
 		missed:   missed{heads: map[uuid.UUID]int64{}},

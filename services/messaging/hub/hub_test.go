@@ -62,8 +62,18 @@ func (s *fakeStore) setFailure(err error) {
 	s.fail = err
 }
 
+// setSlow has each look take time.
+func (s *fakeStore) setSlow(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slow = d
+}
+
 func (s *fakeStore) Resume(_ context.Context, places []messaging.Place, limit int) ([]messaging.Resumption, error) {
-	time.Sleep(s.slow)
+	s.mu.Lock()
+	slow := s.slow
+	s.mu.Unlock()
+	time.Sleep(slow)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.resumes++

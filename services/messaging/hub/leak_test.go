@@ -1,7 +1,9 @@
 package hub
 
 import (
+	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,6 +47,48 @@ func TestLinksLeaveNothingBehind(t *testing.T) {
 				t.Error("attached without a store")
 			}
 			w.store.setFailure(nil)
+			link.Leave()
+		},
+		"after a look that was not waited for": func(t *testing.T, w world) {
+			t.Helper()
+			w.store.setSlow(time.Second)
+			defer w.store.setSlow(0)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
+			defer cancel()
+			link := w.admit(t, &fakeWire{})
+			if _, err := link.Attach(ctx, uuid.New(), uuid.New(), nil); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("attach: %v", err)
+			}
+			time.Sleep(2 * time.Second)
+			link.Leave()
+		},
+		"after a look that was begun too late": func(t *testing.T, w world) {
+			t.Helper()
+			time.Sleep(lookupPause)
+			w.store.setSlow(time.Second)
+			defer w.store.setSlow(0)
+			var others sync.WaitGroup
+			for range resumers { // are kept busy
+				other := w.admit(t, &fakeWire{})
+				others.Go(func() {
+					if _, err := other.Attach(t.Context(), uuid.New(), uuid.New(), nil); err != nil {
+						t.Error(err)
+					}
+					other.Leave()
+				})
+				synctest.Wait()
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
+			defer cancel()
+			link, user := w.admit(t, &fakeWire{}), uuid.New()
+			if _, err := link.Attach(ctx, user, uuid.New(), nil); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("attach: %v", err)
+			}
+			if _, err := link.Attach(t.Context(), user, uuid.New(), nil); err != nil { // in its turn after the first
+				t.Error(err)
+			}
+			link.Start()
+			others.Wait()
 			link.Leave()
 		},
 		"attached": func(t *testing.T, w world) {

@@ -54,19 +54,17 @@ type Attachment struct {
 // is delivered before Start.
 func (l *Link) Attach(ctx context.Context, id, session uuid.UUID, from *int64) (Attachment, error) {
 	h := l.hub
-	// First subscribe, then look where the stream is: what is written in
-	// between is seen twice rather than not at all.
-	if err := h.join(l, id, session); err != nil {
-		return Attachment{}, err
+	look := &lookup{
+		link: l, session: session, place: messaging.Place{UserID: id, Offset: -1}, answer: make(chan answer, 1),
 	}
-	place := messaging.Place{UserID: id, Offset: -1}
 	if from != nil {
-		place.Offset = *from
+		look.place.Offset = *from
 	}
-	found, err := h.resume(ctx, place)
+	found, err := h.resume(ctx, look)
 	if err != nil {
 		h.mu.Lock()
-		if !l.gone {
+		look.left = true
+		if !l.gone && l.user != nil {
 			h.part(l)
 			l.user = nil
 		}
@@ -154,10 +152,12 @@ func (l *Link) Leave() {
 	}
 }
 
-func (h *Hub) join(l *Link, id, session uuid.UUID) error {
+// join makes a link one of its user's, if it is still there.
+func (h *Hub) join(look *lookup) error {
+	l, id := look.link, look.place.UserID
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if l.gone || h.stopping {
+	if look.left || l.gone || h.stopping {
 		return errStopping
 	}
 	u := h.users[id]
@@ -167,14 +167,14 @@ func (h *Hub) join(l *Link, id, session uuid.UUID) error {
 	if u == nil {
 		unsubscribe, err := h.bus.Subscribe(id)
 		if err != nil {
-			return fmt.Errorf("attach: %w", err)
+			return fmt.Errorf("subscribe: %w", err)
 		}
 		u = newUser(id, unsubscribe)
 		h.users[id] = u
 	}
 	u.add(l)
 	l.user = u
-	h.bind(l, session)
+	h.bind(l, look.session)
 	h.fresh[u] = struct{}{}
 	h.count(l, live)
 	return nil

@@ -3,6 +3,7 @@ package hub
 import (
 	"encoding/json"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -151,13 +152,55 @@ func TestWhatManyMissedIsToldLater(t *testing.T) {
 	})
 }
 
+// Who attaches alone waits for nobody, and those who attach one after the other, in
+// a moment, are looked up together.
+func TestLinksThatAttachSoonAfterOthersAreLookedUpTogether(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, Options{})
+		defer w.stop(t)
+		attach := func() time.Duration {
+			start := time.Now()
+			link, err := w.Admit(&fakeWire{})
+			if err == nil {
+				_, err = link.Attach(t.Context(), uuid.New(), uuid.New(), nil)
+			}
+			if err != nil {
+				t.Error(err)
+				return 0
+			}
+			defer link.Leave()
+			return time.Since(start)
+		}
+		for range resumers {
+			if took := attach(); took != 0 {
+				t.Errorf("waited %s for nobody", took)
+			}
+		}
+		const links = 10
+		var all sync.WaitGroup
+		for range links {
+			all.Go(func() {
+				if took := attach(); took > lookupPause {
+					t.Errorf("waited %s", took)
+				}
+			})
+			time.Sleep(100 * time.Microsecond)
+		}
+		all.Wait()
+		if w.store.resumes > 2*resumers {
+			t.Errorf("%d looks for %d links, want at most %d", w.store.resumes, links+resumers, 2*resumers)
+		}
+	})
+}
+
 // Thousands that attach at once are a few looks at the store.
 func TestLinksThatAttachTogetherAreLookedUpTogether(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, Options{})
 		defer w.stop(t)
-		w.store.slow = 10 * time.Millisecond
+		w.store.setSlow(10 * time.Millisecond)
 		const links = 1000
 		start := time.Now()
 		done := make(chan *fakeWire, links)
@@ -188,7 +231,7 @@ func TestLinksThatAttachTogetherAreLookedUpTogether(t *testing.T) {
 		if most := links/lookupBatch + 2*resumers; w.store.resumes > most {
 			t.Errorf("%d looks, want at most %d", w.store.resumes, most)
 		}
-		if took, most := time.Since(start), (links/lookupBatch/resumers+2)*10*time.Millisecond; took > most {
+		if took, most := time.Since(start), (links/lookupBatch/resumers+2)*10*time.Millisecond+lookupPause; took > most {
 			t.Errorf("took %s, want at most %s", took, most)
 		}
 		if w.store.reads != 0 {
