@@ -176,8 +176,9 @@ func (p *process) serveInternal() {
 func (p *process) servePublic() *lifecycle.Server {
 	server := &lifecycle.Server{
 		Name: "public", Address: p.config.listen, Handler: p.public, Log: p.log,
-		Floor:    p.config.drain.Floor,
-		Stopping: p.stopHooks.run,
+		Handshakes: true,
+		Floor:      p.config.drain.Floor,
+		Stopping:   p.stopHooks.run,
 		Closed: func(ctx context.Context) {
 			p.health.SetReady(false)
 			for _, drain := range p.drains {

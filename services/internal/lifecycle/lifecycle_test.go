@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -115,6 +116,16 @@ func TestGroupDoesNotWaitForEver(t *testing.T) {
 // then nobody gets in, and the process says that it is not ready.
 func TestServerAcceptsForTheFloor(t *testing.T) {
 	t.Parallel()
+	for name, handshakes := range map[string]bool{"a server": false, "of handshakes, too": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			acceptsForTheFloor(t, handshakes)
+		})
+	}
+}
+
+func acceptsForTheFloor(t *testing.T, handshakes bool) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var health lifecycle.Health
@@ -125,6 +136,8 @@ func TestServerAcceptsForTheFloor(t *testing.T) {
 		Stopping: func() { close(told) },
 		Handler:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }),
 		Closed:   func(context.Context) { health.SetReady(false) },
+
+		Handshakes: handshakes,
 	}
 	g.Add(server.Part(g))
 	ready, ended := make(chan struct{}), make(chan error, 1)
@@ -168,5 +181,48 @@ func TestServerAcceptsForTheFloor(t *testing.T) {
 	}
 	if code := probe(); code != http.StatusServiceUnavailable {
 		t.Errorf("readiness after the stop = %d", code)
+	}
+}
+
+// A server stops when the last handshake is served.
+func TestServerWaitsForHandshakes(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	g := lifecycle.NewGroup(testkit.Logger(t), 30*time.Second)
+	arrived, closed, goOn := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	server := &lifecycle.Server{
+		Name: "test", Address: "127.0.0.1:0", Log: testkit.Logger(t), Handshakes: true,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			close(arrived)
+			<-goOn
+			w.WriteHeader(http.StatusForbidden)
+		}),
+		Closed: func(context.Context) { close(closed) },
+	}
+	g.Add(server.Part(g))
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- g.Run(ctx, func() { close(ready) }) }()
+	<-ready
+	conn, err := net.Dial("tcp", server.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: x\r\n\r\n")
+	<-arrived
+	cancel()
+	<-closed
+	select {
+	case err := <-ended:
+		t.Errorf("ended before the handshake: %v", err)
+	case <-time.After(10 * time.Millisecond): // it would have, with nothing else to do
+	}
+	close(goOn)
+	if got, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 403 ") {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

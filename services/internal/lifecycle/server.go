@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/marketplane/marketplane/api/contract"
+	"github.com/marketplane/marketplane/services/internal/handshake"
 )
 
 // Server is an HTTP server as a Part.
@@ -21,7 +22,9 @@ type Server struct {
 	Name    string
 	Address string
 	Handler http.Handler
-	Log     *slog.Logger
+	// Handshakes says that most connections become WebSockets: see package handshake.
+	Handshakes bool
+	Log        *slog.Logger
 	// Floor is how long the server goes on accepting after it was told to stop,
 	// so that nothing is refused while the news travels to whoever sends here.
 	Floor time.Duration
@@ -32,9 +35,10 @@ type Server struct {
 	// for what is running: some of that may have to be ended. ctx is Stop's.
 	Closed func(ctx context.Context)
 
-	listener net.Listener
-	server   *http.Server
-	done     chan struct{}
+	listener   net.Listener
+	handshakes *handshake.Listener // nil without them
+	server     *http.Server
+	done       chan struct{}
 }
 
 // Part returns the server as a part of group, which it fails if it ends early.
@@ -50,14 +54,13 @@ func (s *Server) Part(group *Group) Part {
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
 func (s *Server) start(ctx context.Context, group *Group) error {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.Address)
-	if err != nil {
+	var err error
+	if s.listener, err = s.listen(ctx); err != nil {
 		return fmt.Errorf("listen on %s: %w", s.Address, err)
 	}
-	s.listener = listener
 	s.server = &http.Server{
 		Handler:           s.Handler,
-		ReadHeaderTimeout: 10 * time.Second,
+		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       120 * time.Second,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
@@ -65,11 +68,27 @@ func (s *Server) start(ctx context.Context, group *Group) error {
 	s.done = make(chan struct{})
 	go func() {
 		defer close(s.done)
-		if err := s.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 			group.Fail(fmt.Errorf("%s server: %w", s.Name, err))
 		}
 	}()
 	return nil
+}
+
+// headerTimeout is how long a client may take to say what it wants.
+const headerTimeout = 10 * time.Second
+
+func (s *Server) listen(ctx context.Context) (net.Listener, error) {
+	var config net.ListenConfig
+	if s.Handshakes {
+		config.KeepAlive = -1 // as handshake.Listen says
+	}
+	listener, err := config.Listen(ctx, "tcp", s.Address)
+	if tcp, ok := listener.(*net.TCPListener); ok && s.Handshakes {
+		s.handshakes = handshake.Listen(tcp, s.Handler, headerTimeout, s.Log)
+		return s.handshakes, nil
+	}
+	return listener, err //nolint:wrapcheck // for ourselves
 }
 
 func (s *Server) stop(ctx context.Context) error {
@@ -93,7 +112,11 @@ func (s *Server) stop(ctx context.Context) error {
 	if s.Closed != nil {
 		s.Closed(ctx)
 	}
-	if err := <-shut; err != nil {
+	err := <-shut
+	if s.handshakes != nil {
+		err = errors.Join(err, s.handshakes.Wait(ctx))
+	}
+	if err != nil {
 		return errors.Join(err, s.server.Close())
 	}
 	return nil

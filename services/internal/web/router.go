@@ -117,9 +117,9 @@ func observe(log *slog.Logger, requests *prometheus.HistogramVec) func(http.Hand
 				}
 				took := time.Since(start)
 				requests.WithLabelValues(route, method, strconv.Itoa(status)).Observe(took.Seconds())
-				log.Log(r.Context(), level, "request",
-					"method", method, "route", route, "status", status,
-					"bytes", ww.BytesWritten(), "duration_ms", float64(took.Microseconds())/1000)
+				log.LogAttrs(r.Context(), level, "request",
+					slog.String("method", method), slog.String("route", route), slog.Int("status", status),
+					slog.Int("bytes", ww.BytesWritten()), slog.Float64("duration_ms", float64(took.Microseconds())/1000))
 			}()
 			next.ServeHTTP(ww, r)
 		})

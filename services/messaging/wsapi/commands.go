@@ -87,7 +87,9 @@ func (c *conn) perform(cmd door.Command, principal identity.Principal) {
 		err = c.auth(ctx, cmd)
 	} else {
 		var answer any
-		if answer, err = c.server.door.Perform(ctx, &c.guest, principal.UserID, cmd); err == nil {
+		answer, err = c.server.door.Perform(ctx, &c.guest, principal.UserID, cmd)
+		c.ws.Cork() // the answer goes out with those of the frame's next commands
+		if err == nil {
 			c.succeed(cmd, answer)
 		}
 	}
@@ -114,6 +116,7 @@ func (c *conn) auth(ctx context.Context, cmd door.Command) error {
 		from = &offset
 	}
 	at, err := c.link.Attach(ctx, principal.UserID, principal.SessionID, from)
+	c.ws.Cork() // the answer and what was missed go out together
 	if err != nil {
 		return err
 	}

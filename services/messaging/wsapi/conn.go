@@ -56,10 +56,7 @@ func (c *conn) start(ws *wsconn.Conn, link *hub.Link) {
 	ended := c.ending.Load() // the hub was faster
 	c.mu.Unlock()
 	c.server.wheel.Schedule(&c.timer, c.server.options.AuthTimeout)
-	c.reply(hello{
-		Op: "hello", PingMS: c.server.options.PingInterval.Milliseconds(),
-		MaxPayload: maxPayload, ResumeTTL: int64(c.server.options.ResumeTTL.Seconds()),
-	})
+	c.queued(ws.Join(wsconn.Now, c.server.hello))
 	if ended {
 		c.ws.Close(c.code, c.reason)
 	}

@@ -83,6 +83,7 @@ type Server struct {
 	now      func() time.Time
 	wheel    *wheel.Wheel
 	sockets  *wsconn.Group
+	hello    []byte // the line that every client is greeted with
 }
 
 // NewServer makes a server.
@@ -91,8 +92,16 @@ func NewServer(service *messaging.Service, h *hub.Hub, sessions door.Sessions, o
 	sockets := wsconn.NewGroup(wsconn.Options{
 		MaxMessage: maxPayload, MaxQueued: options.MaxQueued, CloseTimeout: closeTimeout,
 	})
+	greeting, err := encode(hello{
+		Op: "hello", PingMS: options.PingInterval.Milliseconds(),
+		MaxPayload: maxPayload, ResumeTTL: int64(options.ResumeTTL.Seconds()),
+	})
+	if err != nil {
+		panic(err) // numbers and strings have a JSON form
+	}
 	return &Server{
-		door: door.New(service, options.Door, log), hub: h, sessions: sessions, options: options, log: log,
+		hello: greeting,
+		door:  door.New(service, options.Door, log), hub: h, sessions: sessions, options: options, log: log,
 		metrics: newMetrics(registry, sockets), now: time.Now, wheel: wheel.New(wheel.DefaultTick, time.Now), sockets: sockets,
 	}
 }
