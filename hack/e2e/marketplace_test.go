@@ -49,7 +49,8 @@ func small() v1alpha1.MarketplaceSpec {
 }
 
 // makeNamespace makes a namespace for the test, in which only pods that need no
-// privilege may run, and deletes it with all that is in it at the end.
+// privilege may run, and deletes it with all that is in it at the end. What Kubernetes
+// puts into every namespace is there.
 func makeNamespace(t *testing.T, prefix string) string {
 	t.Helper()
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
@@ -69,6 +70,13 @@ func makeNamespace(t *testing.T, prefix string) string {
 			t.Errorf("empty namespace %s: %v", ns.Name, err)
 		}
 		cluster.left = append(cluster.left, ns)
+	})
+	eventually(t, time.Minute, "Kubernetes has put its own into "+ns.Name, func(ctx context.Context) error {
+		in := func(name string) kube.ObjectKey { return kube.ObjectKey{Namespace: ns.Name, Name: name} }
+		return errors.Join(
+			cluster.kube.Get(ctx, in("default"), &corev1.ServiceAccount{}),
+			cluster.kube.Get(ctx, in("kube-root-ca.crt"), &corev1.ConfigMap{}),
+		)
 	})
 	return ns.Name
 }
