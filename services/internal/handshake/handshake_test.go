@@ -108,6 +108,20 @@ func (s *server) dial(t testing.TB) net.Conn {
 	return conn
 }
 
+func readAnswer(t *testing.T, in *bufio.Reader) (*http.Response, []byte) {
+	t.Helper()
+	response, err := http.ReadResponse(in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response, body
+}
+
 // request is a handshake, with more headers.
 func request(headers ...string) string {
 	return "GET /ws?a=1 HTTP/1.1\r\nHost: market.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
@@ -175,15 +189,7 @@ func TestOnlyHandshakesAreServedHere(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer response.Body.Close()
-			body, err := io.ReadAll(response.Body)
-			if err != nil {
-				t.Fatal(err)
-			}
+			response, body := readAnswer(t, bufio.NewReader(conn))
 			if response.StatusCode != tt.want {
 				t.Errorf("status %d, want %d: %s", response.StatusCode, tt.want, body)
 			}
@@ -305,15 +311,7 @@ func TestRefusalsAreWholeAnswers(t *testing.T) {
 	conn := s.dial(t)
 	_, _ = conn.Write([]byte(request("X-Header: x\r\n")))
 	in := bufio.NewReader(conn)
-	response, err := http.ReadResponse(in, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	response, body := readAnswer(t, in)
 	want := "here: true, GET /ws?a=1 of " + conn.LocalAddr().String() + " for market.test: "
 	if string(body) != want {
 		t.Errorf("%q, want %q", body, want)

@@ -9,8 +9,9 @@ import (
 	"net/http"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"time"
+
+	"github.com/marketplane/marketplane/services/internal/workers"
 )
 
 // Listener is for an http.Server to accept from. It reads what a client sends first:
@@ -22,15 +23,13 @@ type Listener struct {
 	timeout time.Duration
 	log     *slog.Logger
 	others  chan accepted
-	ready   chan *net.TCPConn // for a worker that is idle
-	idle    atomic.Int32
 	closed  chan struct{}
-
-	running sync.WaitGroup // goroutines
+	workers *workers.Pool[*net.TCPConn]
+	running sync.WaitGroup // run
 
 	mu   sync.Mutex
 	over bool                  // closed
-	open map[*net.TCPConn]bool // that are not passed on or taken over, and whether they have sent something
+	open map[*net.TCPConn]bool // not passed on or taken over yet; whether it has sent something
 }
 
 // maxIdle is how many workers wait for more to do.
@@ -43,13 +42,15 @@ type accepted struct {
 
 // Listen serves handshakes that arrive at inner, each by handler, whose answers are
 // held in memory until they are complete, and whose request's context does not end
-// with the client. A client may take timeout to send something, and to take an answer. WebSockets have pings, so inner needs no TCP
-// keep-alive, which is four system calls for each.
+// with the client. A client may take timeout to send something, and to take an answer.
+// WebSockets have pings, so inner needs no TCP keep-alive, which is four system calls
+// for each.
 func Listen(inner *net.TCPListener, handler http.Handler, timeout time.Duration, log *slog.Logger) *Listener {
 	l := &Listener{
 		inner: inner, handler: handler, timeout: timeout, log: log,
-		others: make(chan accepted), ready: make(chan *net.TCPConn), closed: make(chan struct{}), open: map[*net.TCPConn]bool{},
+		others: make(chan accepted), closed: make(chan struct{}), open: map[*net.TCPConn]bool{},
 	}
+	l.workers = workers.New(maxIdle, l.meet)
 	l.running.Go(l.run)
 	return l
 }
@@ -76,6 +77,7 @@ func (l *Listener) Close() error {
 	}
 	l.over = true
 	close(l.closed)
+	l.workers.Stop()
 	for conn, asked := range l.open {
 		if !asked {
 			_ = conn.Close() // nothing is owed to it
@@ -91,6 +93,7 @@ func (l *Listener) Wait(ctx context.Context) error {
 	go func() {
 		defer close(done)
 		l.running.Wait()
+		l.workers.Wait()
 	}()
 	select {
 	case <-done:
@@ -110,7 +113,7 @@ func (l *Listener) run() {
 		conn, err := l.inner.AcceptTCP()
 		switch {
 		case err == nil:
-			l.dispatch(conn)
+			l.workers.Do(conn)
 		case errors.Is(err, net.ErrClosed):
 			return
 		case !l.pass(accepted{err: err}): // the server knows when to go on
@@ -119,49 +122,12 @@ func (l *Listener) run() {
 	}
 }
 
-// dispatch has a worker meet a connection. Workers are used again, since their stacks
-// have grown already.
-func (l *Listener) dispatch(conn *net.TCPConn) {
-	select {
-	case l.ready <- conn:
-	default:
-		l.running.Go(func() { l.work(conn) })
-	}
-}
-
-func (l *Listener) work(conn *net.TCPConn) {
-	for {
-		l.meet(conn)
-		if l.idle.Add(1) > maxIdle {
-			l.idle.Add(-1)
-			return
-		}
-		select {
-		case conn = <-l.ready:
-			l.idle.Add(-1)
-		case <-l.closed:
-			l.idle.Add(-1)
-			return
-		}
-	}
-}
-
-// await notes a connection that is asked what it wants, unless the listener is closed.
-func (l *Listener) await(conn *net.TCPConn) bool {
+// note says whether a connection has sent something, unless the listener is closed.
+func (l *Listener) note(conn *net.TCPConn, asked bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.over {
-		l.open[conn] = false
-	}
-	return !l.over
-}
-
-// asks notes that a connection has sent something, unless it was closed meanwhile.
-func (l *Listener) asks(conn *net.TCPConn) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.over {
-		l.open[conn] = true
+		l.open[conn] = asked
 	}
 	return !l.over
 }
@@ -186,14 +152,14 @@ func (l *Listener) pass(a accepted) bool {
 // meet serves a new connection's handshake, or passes the connection on.
 func (l *Listener) meet(conn *net.TCPConn) {
 	defer l.leave(conn)
-	if !l.await(conn) {
+	if !l.note(conn, false) {
 		_ = conn.Close() // nothing is owed to it
 		return
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(l.timeout)) // fails on what is closed
 	first := getFirst()
 	defer first.release()
-	if err := first.read(conn); err != nil || !l.asks(conn) {
+	if err := first.read(conn); err != nil || !l.note(conn, true) {
 		_ = conn.Close() // as above
 		return
 	}

@@ -106,7 +106,7 @@ func (c *Conn) Start() {
 			return
 		}
 	}
-	c.group.dispatch(c)
+	c.group.workers.Do(c)
 }
 
 // LastRead is when the peer was last heard of.

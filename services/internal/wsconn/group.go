@@ -9,6 +9,7 @@ import (
 
 	"github.com/marketplane/marketplane/services/internal/budget"
 	"github.com/marketplane/marketplane/services/internal/poller"
+	"github.com/marketplane/marketplane/services/internal/workers"
 )
 
 // Options bound the connections of a Group. Zero values mean the defaults.
@@ -72,13 +73,11 @@ const maxIdle = 64
 type Group struct {
 	options Options
 	queued  atomic.Int64
-	running sync.WaitGroup       // connections, flushers, workers and pings
+	running sync.WaitGroup       // connections, flushers and pings
 	poller  *poller.Poller[Conn] // nil where there is none
 
-	ready chan *Conn // has something to read
-	idle  atomic.Int32
-	quit  chan struct{} // closed when no worker is kept for later any more
-	once  sync.Once
+	workers *workers.Pool[*Conn] // what one waits for is bounded by its own connection alone
+	once    sync.Once
 
 	mu          sync.Mutex
 	first, last *Conn // those with something to write, in their order
@@ -90,7 +89,7 @@ type Group struct {
 // NewGroup makes a group.
 func NewGroup(options Options) *Group {
 	options = options.withDefaults()
-	g := &Group{options: options, ready: make(chan *Conn), quit: make(chan struct{})}
+	g := &Group{options: options, workers: workers.New(maxIdle, (*Conn).serve)}
 	for u, within := range map[Urgency]time.Duration{Soon: options.Soon, Later: options.Later} {
 		g.gathers[u].urgency, g.gathers[u].within = u, within
 	}
@@ -113,8 +112,9 @@ func (g *Group) Wait(ctx context.Context) error {
 	go func() {
 		defer close(gone)
 		g.once.Do(func() {
-			close(g.quit)
+			g.workers.Stop()
 			g.running.Wait()
+			g.workers.Wait()
 			for i := range g.gathers {
 				g.gathers[i].end()
 			}
@@ -167,32 +167,5 @@ func (g *Group) flush() {
 		c.next = nil
 		g.mu.Unlock()
 		c.flush()
-	}
-}
-
-// dispatch has a worker serve a connection. There are as many workers as it takes:
-// what one waits for is bounded by its own connection alone.
-func (g *Group) dispatch(c *Conn) {
-	select {
-	case g.ready <- c:
-	default:
-		g.running.Go(func() { g.work(c) })
-	}
-}
-
-func (g *Group) work(c *Conn) {
-	for {
-		c.serve()
-		if g.idle.Add(1) > maxIdle {
-			g.idle.Add(-1)
-			return
-		}
-		select {
-		case c = <-g.ready:
-			g.idle.Add(-1)
-		case <-g.quit:
-			g.idle.Add(-1)
-			return
-		}
 	}
 }

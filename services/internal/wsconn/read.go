@@ -102,7 +102,7 @@ func (c *Conn) wake(hungUp bool) {
 func (c *Conn) disturb() {
 	if c.resting {
 		c.resting = false
-		c.group.dispatch(c)
+		c.group.workers.Do(c)
 	}
 }
 
