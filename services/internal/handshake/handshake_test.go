@@ -108,7 +108,16 @@ func (s *server) dial(t testing.TB) net.Conn {
 	return conn
 }
 
-func readAnswer(t *testing.T, in *bufio.Reader) (*http.Response, []byte) {
+// said is an answer as a client reads it.
+type said struct {
+	status int
+	header http.Header
+	length int64
+	close  bool
+	body   string
+}
+
+func readAnswer(t *testing.T, in *bufio.Reader) said {
 	t.Helper()
 	response, err := http.ReadResponse(in, nil)
 	if err != nil {
@@ -119,7 +128,7 @@ func readAnswer(t *testing.T, in *bufio.Reader) (*http.Response, []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return response, body
+	return said{response.StatusCode, response.Header, response.ContentLength, response.Close, string(body)}
 }
 
 // request is a handshake, with more headers.
@@ -189,12 +198,12 @@ func TestOnlyHandshakesAreServedHere(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			response, body := readAnswer(t, bufio.NewReader(conn))
-			if response.StatusCode != tt.want {
-				t.Errorf("status %d, want %d: %s", response.StatusCode, tt.want, body)
+			got := readAnswer(t, bufio.NewReader(conn))
+			if got.status != tt.want {
+				t.Errorf("status %d, want %d: %s", got.status, tt.want, got.body)
 			}
-			if want := fmt.Sprintf("here: %t, ", tt.here); tt.want == http.StatusForbidden && !bytes.HasPrefix(body, []byte(want)) {
-				t.Errorf("%s, want %s", body, want)
+			if want := fmt.Sprintf("here: %t, ", tt.here); tt.want == http.StatusForbidden && !strings.HasPrefix(got.body, want) {
+				t.Errorf("%s, want %s", got.body, want)
 			}
 		})
 	}
@@ -311,15 +320,15 @@ func TestRefusalsAreWholeAnswers(t *testing.T) {
 	conn := s.dial(t)
 	_, _ = conn.Write([]byte(request("X-Header: x\r\n")))
 	in := bufio.NewReader(conn)
-	response, body := readAnswer(t, in)
+	got := readAnswer(t, in)
 	want := "here: true, GET /ws?a=1 of " + conn.LocalAddr().String() + " for market.test: "
-	if string(body) != want {
-		t.Errorf("%q, want %q", body, want)
+	if got.body != want {
+		t.Errorf("%q, want %q", got.body, want)
 	}
-	if response.ContentLength != int64(len(want)) || !response.Close || response.Header.Get("X-Header") != "x" {
-		t.Errorf("%+v", response)
+	if got.length != int64(len(want)) || !got.close || got.header.Get("X-Header") != "x" {
+		t.Errorf("%+v", got)
 	}
-	if _, err := http.ParseTime(response.Header.Get("Date")); err != nil {
+	if _, err := http.ParseTime(got.header.Get("Date")); err != nil {
 		t.Error(err)
 	}
 	if more, err := in.ReadByte(); !errors.Is(err, io.EOF) {
